@@ -45,7 +45,7 @@ def make_tar(entries: dict[str, Any]) -> bytes:
             elif content[0] == "link":
                 info.type, info.linkname, info.mode = tarfile.SYMTYPE, content[1], 0o777
             elif content[0] == "hard":
-                info.type, info.linkname = tarfile.LNKTYPE, content[1]
+                info.type, info.linkname, info.mode = tarfile.LNKTYPE, content[1], 0o755
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return out.getvalue()
