@@ -80,7 +80,7 @@ def parse_platform(text: str) -> Platform:
     if len(parts) == 1 and normalize("linux", parts[0]).architecture in _KNOWN_ARCH:
         return normalize(host.os, parts[0])
     if len(parts) in {2, 3} and all(parts) and parts[0] in _KNOWN_OS:
-        return normalize(parts[0], parts[1], *parts[2:])
+        return normalize(parts[0], parts[1], parts[2] if len(parts) == 3 else "")
     raise InvalidArgument(
         f"parse platform {text!r}: not os[/arch[/variant]]", hint="for example linux/amd64, linux/arm64 or linux/arm/v7"
     )
