@@ -1,1 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Images: what a name points to, and everything that can be read from there.
+
+An image is a record (name -> target descriptor) in metadata plus blobs in content. This package walks manifests
+(`walk`), answers `inspect` and `history` (`inspect`), says what an image holds on to (`walk.references`, for garbage
+collection), writes and reads archives (`archives`, `load`, `importing`) and makes an image from a layer (`commit`).
+On disk it owns nothing.
+
+Names are normalised references (`str(parse_reference(text))`): `docker.io/library/debian:latest`. A record whose name
+is `DANGLING_PREFIX` + digest is an image without a name (decisions 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from wharfie.spec.image import Descriptor
+
+DANGLING_PREFIX = "<none>@"
+"""Name of a record without a name: this and the target's digest. No reference can look so."""
+
+REF_BLOB, REF_LAYER, REF_SNAPSHOT = "blob", "layer", "snapshot"
+"""Kinds of things that images and leases hold. Ids: digest; diff_id; chain_id."""
+
+
+class Ref(NamedTuple):
+    """One edge to something that garbage collection must keep. `kind` is REF_BLOB, REF_LAYER or REF_SNAPSHOT."""
+
+    kind: str
+    id: str
+
+
+class ImageRecord(NamedTuple):
+    """One row of the images table. Times in UTC seconds."""
+
+    name: str
+    target: Descriptor
+    labels: Mapping[str, str]
+    created_s: float
+    updated_s: float
+
+
+class ImageRecords(Protocol):
+    """The image records of one namespace. Blocking; safe to call from several threads."""
+
+    def get(self, name: str) -> ImageRecord:
+        """Raises NotFound."""
+
+    def put(
+        self,
+        name: str,
+        target: Descriptor,
+        *,
+        refs: Iterable[Ref] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> ImageRecord:
+        """Create or replace `name`, and in the same transaction its outgoing references: `refs`, whole, not added.
+
+        Where `name` pointed to another target, that target gets a dangling record if no other name has it.
+        """
+
+    def list(self) -> list[ImageRecord]: ...
+
+    def delete(self, name: str) -> None:
+        """Remove the record and its references; what they held is garbage at the next collection. Raises NotFound."""
