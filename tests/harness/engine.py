@@ -128,7 +128,7 @@ class Engine:
     def assert_clean(self) -> None:
         """Nothing of a container is left: no process, cgroup, shim, rootfs mount or network namespace holder."""
         left: list[object] = leaks.wait_until_gone(lambda: leaks.cgroups_named(self.cgroup_parent))
-        left += leaks.wait_until_gone(lambda: [p for p in (self.state / "shims").glob("*/*")])
+        left += leaks.wait_until_gone(lambda: list((self.state / "shims").glob("*/*")))
         left += leaks.wait_until_gone(lambda: leaks.mounts_below(f"{self.state}/rootfs", f"{self.root}/containers"))
         assert not left, f"left behind: {left}"
 
