@@ -31,7 +31,7 @@ def zygote_pid(engine: Engine) -> int:
 
 def shim_pids(engine: Engine) -> list[int]:
     pids = []
-    for f in (engine.state / "shims").glob("*/*/*"):
+    for f in (engine.state / "shims").glob("*/*/*"):  # noqa: PERF401
         if "pid" in f.name and f.is_file():
             pids.append(int(re.findall(rb"\d+", f.read_bytes())[0]))
     return pids
