@@ -30,11 +30,8 @@ def zygote_pid(engine: Engine) -> int:
 
 
 def shim_pids(engine: Engine) -> list[int]:
-    pids = []
-    for f in (engine.state / "shims").glob("*/*/*"):  # noqa: PERF401
-        if "pid" in f.name and f.is_file():
-            pids.append(int(re.findall(rb"\d+", f.read_bytes())[0]))
-    return pids
+    files = [f for f in (engine.state / "shims").glob("*/*/*") if "pid" in f.name and f.is_file()]
+    return [int(re.findall(rb"\d+", f.read_bytes())[0]) for f in files]
 
 
 def test_containers_outlive_the_daemon(own_engine: Engine, busybox: str) -> None:
