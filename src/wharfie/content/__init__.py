@@ -42,7 +42,10 @@ class Writer(Protocol):
         """Verify, fsync, rename. Raises DataLoss (nothing stays), OutOfRange. A blob that is there already is fine."""
 
     def close(self) -> None:
-        """Let go without committing; the partial stays and can be resumed."""
+        """Let go without committing; the partial stays and can be resumed. Idempotent, also after commit."""
+
+    def discard(self) -> None:
+        """Let go and remove the partial."""
 
 
 class Store(Protocol):
@@ -74,4 +77,4 @@ class Store(Protocol):
     def ingests(self) -> Iterator[IngestStatus]: ...
 
     def abort(self, ref: str) -> None:
-        """Throw a partial download away. Raises NotFound."""
+        """Throw a partial download away. Raises NotFound, Unavailable (somebody writes it)."""
