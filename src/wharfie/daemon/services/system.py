@@ -106,9 +106,11 @@ def host_warnings(facts: HostFacts) -> list[str]:
             found.append(f"WARNING: {words}")
     if not facts.swap_limit:
         found.append("WARNING: No swap limit support")
-    for knob in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables"):
-        if os.path.exists("/proc/sys/net/bridge") and _read(f"/proc/sys/net/bridge/{knob}") == "0":
-            found.append(f"WARNING: {knob} is disabled")
+    found += [
+        f"WARNING: {knob} is disabled"
+        for knob in ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
+        if _read(f"/proc/sys/net/bridge/{knob}") == "0"
+    ]
     return found
 
 
