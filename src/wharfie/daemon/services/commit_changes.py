@@ -58,7 +58,9 @@ def _expand_dollar(text: str, i: int, env: dict[str, str]) -> tuple[str, int]:
             end += 1
         found = None if depth else _BRACED.match(text[i + 2 : end - 1])
         if found is None:
-            raise InvalidArgument(f"expand {text!r}: malformed ${{…}}", hint="write ${NAME}, ${NAME:-word}, ${NAME:+word}")
+            raise InvalidArgument(
+                f"expand {text!r}: malformed ${{…}}", hint="write ${NAME}, ${NAME:-word}, ${NAME:+word}"
+            )
         name, sign, word = found.groups()
         value = env.get(name, "")
         if sign == "-" and not value:
