@@ -13,6 +13,9 @@ import msgspec
 from wharfie.errdefs import InvalidArgument
 
 
+OCI_VERSION = "1.2.0"
+
+
 class _S(msgspec.Struct, omit_defaults=True, rename="camel"):
     pass
 
@@ -287,7 +290,7 @@ class Linux(_S):
 
 
 class Spec(_S):
-    oci_version: str = "1.2.0"
+    oci_version: str = msgspec.field(default_factory=lambda: OCI_VERSION)  # a factory, so that it is always written
     process: Process | None = None
     root: Root | None = None
     hostname: str = ""
@@ -307,7 +310,7 @@ class State(_S):
     status: str
     bundle: str
     pid: int = 0
-    oci_version: str = "1.2.0"
+    oci_version: str = msgspec.field(default_factory=lambda: OCI_VERSION)  # a factory, so that it is always written
     annotations: dict[str, str] = {}
 
 
