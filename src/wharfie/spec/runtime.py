@@ -12,7 +12,6 @@ import msgspec
 
 from wharfie.errdefs import InvalidArgument
 
-
 OCI_VERSION = "1.2.0"
 
 

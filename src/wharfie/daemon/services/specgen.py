@@ -45,6 +45,9 @@ __all__ = ["SpecInputs", "build_spec", "exec_process", "merge_config", "validate
 INIT_TARGET = "/dev/init"
 """Where --init's program is bound: on the container's /dev, so that the root file system shows no trace of it."""
 
+SPEC_VERSION = "1.1.0"
+"""The oldest that has all we write (domainname, idmapped mounts): runtimes refuse what is newer than they (crun 1.8)."""
+
 
 class SpecInputs(msgspec.Struct, kw_only=True):
     """All that a spec depends on. Nothing is looked up behind it but device numbers, by `stat` and `listdir`.
@@ -183,6 +186,7 @@ def build_spec(inputs: SpecInputs) -> Spec:
     spaces: list[Namespace] = namespaces.namespaces(h, inputs.join, own_userns=bool(uid_mappings))
     joins_user = "user" in inputs.join
     return Spec(
+        oci_version=SPEC_VERSION,
         process=_process(inputs, granted, options),
         root=Root(inputs.rootfs, h.readonly_rootfs),
         hostname=inputs.config.hostname if own_uts else "",
