@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands on the engine as a whole, and on registries' accounts."""
