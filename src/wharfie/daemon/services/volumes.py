@@ -1,58 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes: directories that outlive containers, `<root>/volumes/<name>/_data`.
 
-For the container service, in order:
-    volume = await volumes.create(name, …, container_id=id)   # made or found, and kept for `id` from then on
-    await volumes.copy_up(id, rootfs_mounts, [(volume.name, target), …])   # fills empty ones from the image
-    source = volumes.source(volume)                           # what to bind; idmap it where volume.idmap
-    await volumes.activate(id)                                # at start: mounts nfs and tmpfs volumes
-    await volumes.deactivate(id)                              # at exit
-    volumes.release_in(db, ns, id, remove_anonymous=…)        # in the transaction that deletes the container; then
-    await volumes.sweep()
-A create that fails calls `release(id, remove_anonymous=True)`.
+For containers: `attach` makes or finds a volume, notes who uses it and fills it from the image; `detach` lets go. Nothing
+is needed at start and exit: an nfs or tmpfs volume is mounted as long as any container has it.
 
-Who uses a volume stands in `refs` (container -> volume). A volume that is going has `removing` set in that same
-transaction, so a kill at any moment leaves either a volume that is used or one that the next start finishes removing.
+Who uses a volume stands in `refs` (container -> volume). A volume that is going has `removing` set in the transaction
+that lets go of it, so a kill at any moment leaves either a volume that is whole or one whose removal `open` finishes.
+A volume appears and disappears by rename. Volumes are the engine's, not a namespace's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from wharfie.daemon.services.system_usage import disk_usage
 from wharfie.daemon.services.volumes_options import LocalMount, parse_local
-from wharfie.errdefs import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
+from wharfie.daemon.state import DEFAULT_NAMESPACE, AttachedVolume, ContainerImage, Engine
+from wharfie.errdefs import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported, WharfieError
 from wharfie.metadata import KIND_CONTAINER, Ref, refs
-from wharfie.metadata.store import Store
-from wharfie.mount import Mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
 
+    from wharfie.oci.mounts import MountRequest
+
 KIND_VOLUME = "volume"
 LABEL_ANONYMOUS = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
-_TABLES = (
-    """
-    CREATE TABLE volumes (
-        name TEXT PRIMARY KEY, driver TEXT NOT NULL, labels BLOB NOT NULL, options BLOB NOT NULL,
-        created_s REAL NOT NULL, removing INTEGER NOT NULL DEFAULT 0
-    ) WITHOUT ROWID;
-    """,
+TABLES = (
+    "volumes",
+    (
+        """
+        CREATE TABLE volumes (
+            name TEXT PRIMARY KEY, driver TEXT NOT NULL, labels BLOB NOT NULL, options BLOB NOT NULL,
+            created_s REAL NOT NULL, removing INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID;
+        """,
+    ),
 )
+_log = logging.getLogger("wharfie.daemon.volumes")
 
 
 class Volume(NamedTuple):
-    """One record. `mountpoint` is the host directory that people see; `source()` is what a container binds."""
+    """One record. `mountpoint` is the host directory that people see; `Volumes.source` is what a container binds."""
 
     name: str
     driver: str
@@ -65,49 +66,46 @@ class Volume(NamedTuple):
     def anonymous(self) -> bool:
         return LABEL_ANONYMOUS in self.labels
 
-    @property
-    def idmap(self) -> bool:
-        """Whether its file system can be idmapped; network file systems cannot."""
-        return not self.options.get("type", "").startswith(("nfs", "cifs", "smb", "9p"))
-
-
-class Worker(Protocol):
-    """`TaskManager.worker`."""
-
-    async def __call__(self, entry: str, args: bytes, fds: Sequence[int] = ()) -> bytes: ...
-
-
-class Emit(Protocol):
-    """Publishes one of Docker's volume events."""
-
-    def __call__(self, action: str, name: str, attributes: Mapping[str, str]) -> None: ...
-
-
-def register(store: Store) -> None:
-    """Before the store is opened."""
-    store.register("volumes", _TABLES)
-
 
 class Volumes:
-    """All volumes of this engine. `open()` after the store and before any container starts."""
+    """All volumes of this engine."""
 
-    def __init__(self, root: str, store: Store, worker: Worker, emit: Emit) -> None:
-        self._root, self._store, self._worker, self._emit = root, store, worker, emit
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._root = engine.config.path("volumes")
         self._volumes: dict[str, Volume] = {}
-        self._active: dict[str, set[str]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     # --- start
 
-    def open(self) -> None:
-        """Load the records, and finish or undo what a kill left half done. Blocking."""
+    async def open(self) -> None:
+        await self._engine.files(self._load)
+        for volume in self.all():
+            if self._mount_of(volume) is None:
+                continue
+            if self.users(volume.name):
+                self._engine.spawn(self._mount_again(volume), f"mount volume {volume.name}")
+            elif _is_mounted(volume.mountpoint):
+                await self._unmount(volume)
+
+    async def _mount_again(self, volume: Volume) -> None:
+        """After a reboot. A server that does not answer is no reason not to start."""
+        try:
+            await self._mount(volume)
+        except WharfieError as e:
+            _log.warning("%s", e.full())
+
+    def _load(self) -> None:
+        """Read the records, and finish or undo what a kill left half done."""
+        store = self._engine.db
         os.makedirs(self._root, mode=0o710, exist_ok=True)
-        self._store.write(_forget_interrupted)
+        store.write(_forget_interrupted)
         for left in os.listdir(self._root):
             if left.startswith("."):
                 shutil.rmtree(os.path.join(self._root, left), ignore_errors=True)
-        db = self._store.reader()
-        for name, driver, labels, options, created_s, removing in db.execute("SELECT * FROM volumes").fetchall():
+        for name, driver, labels, options, created_s, removing in (
+            store.reader().execute("SELECT name, driver, labels, options, created_s, removing FROM volumes").fetchall()
+        ):
             if removing or not os.path.isdir(self._directory(name)):
                 self._erase(name)
                 continue
@@ -119,6 +117,7 @@ class Volumes:
                 created_s,
                 self._data(name),
             )
+            os.makedirs(self._data(name), exist_ok=True)
         for name in os.listdir(self._root):
             if name not in self._volumes and _NAME.match(name) and os.path.isdir(self._data(name)):
                 self._adopt(name)
@@ -129,7 +128,7 @@ class Volumes:
             shutil.rmtree(self._directory(name), ignore_errors=True)
             return
         volume = Volume(name, "local", {}, {}, os.stat(self._data(name)).st_mtime, self._data(name))
-        self._store.write(lambda db: _insert(db, volume), durable=True)
+        self._engine.db.write(lambda db: _insert(db, volume), durable=True)
         self._volumes[name] = volume
 
     def _directory(self, name: str) -> str:
@@ -158,7 +157,9 @@ class Volumes:
     def users(self, name: str) -> list[str]:
         """Ids of the containers that have the volume."""
         return [
-            id_ for _, kind, id_ in refs.owners(self._store.reader(), Ref(KIND_VOLUME, name)) if kind == KIND_CONTAINER
+            id_
+            for _, kind, id_ in refs.owners(self._engine.db.reader(), Ref(KIND_VOLUME, name))
+            if kind == KIND_CONTAINER
         ]
 
     async def create(
@@ -168,12 +169,11 @@ class Volumes:
         driver: str = "",
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
-        container_id: str = "",
-        ns: str = "default",
+        user: tuple[str, str] | None = None,
     ) -> Volume:
         """Make volume `name`, or give the one that is there. Without a name it is anonymous.
 
-        With container_id it is kept for that container from this moment.
+        With `user` (namespace, container id) it is kept for that container from this moment.
         Raises: InvalidArgument, Unsupported (driver), Conflict (there with other options), ResourceExhausted.
         """
         anonymous = not name
@@ -185,7 +185,7 @@ class Volumes:
             )
         wanted = dict(options or {})
         parse_local(name, wanted)
-        async with self._locks.setdefault(name, asyncio.Lock()):
+        async with self._lock(name):
             found = self._volumes.get(name)
             if found is not None:
                 if wanted and wanted != found.options:
@@ -193,22 +193,30 @@ class Volumes:
                         f"create volume {name!r}: it is there with other options",
                         hint=f"`volume inspect {name}` shows them; remove it first to change them",
                     )
-                if container_id:
-                    await self.acquire(name, container_id, ns=ns)
+                if user:
+                    await self._engine.committed(self._engine.db.submit(lambda db: _use(db, name, user)))
                 return found
             marks = {LABEL_ANONYMOUS: ""} if anonymous else {}
             volume = Volume(name, "local", {**(labels or {}), **marks}, wanted, time.time(), self._data(name))
-            self._make_directory(name)
+            await self._engine.files(self._make_directory, name)
 
             def write(db: sqlite3.Connection) -> None:
                 _insert(db, volume)
-                if container_id:
-                    refs.add(db, ns, Ref(KIND_CONTAINER, container_id), [Ref(KIND_VOLUME, name)])
+                if user:
+                    _use(db, name, user)
 
-            await asyncio.wrap_future(self._store.submit(write, durable=not anonymous))
+            await self._engine.committed(self._engine.db.submit(write, durable=not anonymous))
             self._volumes[name] = volume
-        self._emit("create", name, {"driver": "local"})
+        self._publish("create", name, {"driver": "local"})
         return volume
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def _publish(self, action: str, name: str, attributes: dict[str, str]) -> None:
+        self._engine.events.publish(
+            DEFAULT_NAMESPACE, f"/volumes/{action}", {"name": name}, subject=name, attributes=attributes
+        )
 
     def _make_directory(self, name: str) -> None:
         """The directory appears whole, by rename."""
@@ -222,47 +230,53 @@ class Volumes:
             shutil.rmtree(temporary, ignore_errors=True)
             raise ResourceExhausted(f"create volume {name!r}: {e.strerror}: {self._directory(name)!r}") from e
 
-    async def acquire(self, name: str, container_id: str, *, ns: str = "default") -> Volume:
-        """Keep `name` for a container. Raises NotFound."""
-
-        def write(db: sqlite3.Connection) -> None:
-            if db.execute("SELECT 1 FROM volumes WHERE name = ? AND NOT removing", (name,)).fetchone() is None:
-                raise NotFound(f"get {name}: no such volume")
-            refs.add(db, ns, Ref(KIND_CONTAINER, container_id), [Ref(KIND_VOLUME, name)])
-
-        await asyncio.wrap_future(self._store.submit(write))
-        return self.get(name)
-
-    def release_in(self, db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> None:
-        """Within a transaction: the container keeps no volume any more. `sweep()` afterwards removes what that freed."""
-        rows = db.execute(
-            "SELECT to_id FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?",
-            (ns, KIND_CONTAINER, container_id, KIND_VOLUME),
-        ).fetchall()
-        if not rows:
-            return
-        db.execute(
-            "DELETE FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?",
-            (ns, KIND_CONTAINER, container_id, KIND_VOLUME),
+    async def attach(
+        self, namespace: str, container_id: str, request: MountRequest, image: ContainerImage
+    ) -> AttachedVolume:
+        """`state.VolumesService.attach`."""
+        if request.subpath:
+            raise Unsupported(
+                f"mount volume {request.source!r}: volume-subpath is not supported yet",
+                hint="mount the whole volume, or a bind of the directory",
+            )
+        volume = await self.create(
+            request.source,
+            driver=request.driver,
+            options=request.driver_opts,
+            labels=request.labels,
+            user=(namespace, container_id),
         )
-        if remove_anonymous:
-            for (name,) in rows:
-                volume = self._volumes.get(name)
-                if volume is not None and volume.anonymous:
-                    _mark_removing(db, name)
+        await self._mount(volume)
+        if not request.nocopy:
+            await self._copy_up(volume, request.target, image)
+        return AttachedVolume(volume.name, self.source(volume), volume.driver, not request.source)
 
-    async def release(self, container_id: str, *, remove_anonymous: bool, ns: str = "default") -> None:
-        """`release_in` in a transaction of its own, and `sweep`."""
-        await asyncio.wrap_future(
-            self._store.submit(lambda db: self.release_in(db, ns, container_id, remove_anonymous=remove_anonymous))
+    async def detach(self, namespace: str, container_id: str, *, remove_anonymous: bool) -> None:
+        """`state.VolumesService.detach`."""
+        released: list[str] = []
+        await self._engine.committed(
+            self._engine.db.submit(
+                lambda db: released.extend(_release(db, namespace, container_id, remove_anonymous=remove_anonymous))
+            )
         )
-        await self.sweep()
+        for name in released:
+            volume = self._volumes.get(name)
+            if volume is None:
+                continue
+            if remove_anonymous and volume.anonymous and not self.users(name):
+                await self._finish_removal(name)
+            elif self._mount_of(volume) is not None:
+                async with self._lock(name):
+                    if not self.users(name):
+                        await self._unmount(volume)
 
-    async def sweep(self) -> None:
-        """Remove the volumes that are marked."""
-        marked = [r[0] for r in self._store.reader().execute("SELECT name FROM volumes WHERE removing")]
-        for name in marked:
-            await self._finish_removal(name)
+    async def forget_unknown(self, known: set[tuple[str, str]]) -> None:
+        """`state.VolumesService.forget_unknown`."""
+        rows = self._engine.db.reader().execute(
+            "SELECT DISTINCT ns, from_id FROM refs WHERE from_kind = ? AND to_kind = ?", (KIND_CONTAINER, KIND_VOLUME)
+        )
+        for ns, container_id in [r for r in rows if tuple(r) not in known]:
+            await self.detach(ns, container_id, remove_anonymous=True)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Raises NotFound (not with force), Conflict (in use)."""
@@ -278,7 +292,7 @@ class Volumes:
                 )
             _mark_removing(db, name)
 
-        await asyncio.wrap_future(self._store.submit(write, durable=True))
+        await self._engine.committed(self._engine.db.submit(write, durable=True))
         await self._finish_removal(name)
 
     async def prune(self, accept: Iterable[Volume]) -> tuple[list[str], int]:
@@ -288,7 +302,7 @@ class Volumes:
         for volume in accept:
             if self.users(volume.name):
                 continue
-            size = await asyncio.to_thread(disk_usage, volume.mountpoint)
+            size = await self._engine.background(disk_usage, volume.mountpoint)
             try:
                 await self.remove(volume.name)
             except (Conflict, NotFound):
@@ -299,11 +313,13 @@ class Volumes:
 
     async def _finish_removal(self, name: str) -> None:
         volume = self._volumes.pop(name, None)
-        if volume is not None and self._active.pop(name, None) is not None:
-            await self._unmount(volume)
-        await asyncio.to_thread(self._erase, name)
+        async with self._lock(name):
+            if volume is not None and _is_mounted(volume.mountpoint):
+                await self._unmount(volume)
+            await self._engine.files(self._erase, name)
+        self._locks.pop(name, None)
         if volume is not None:
-            self._emit("destroy", name, {"driver": volume.driver})
+            self._publish("remove", name, {"driver": volume.driver})
 
     def _erase(self, name: str) -> None:
         """Directory first, by rename; then the record. A kill between them is finished by `open`."""
@@ -312,74 +328,44 @@ class Volumes:
             os.rename(self._directory(name), trash)
         except FileNotFoundError:
             pass
-        self._store.write(lambda db: db.execute("DELETE FROM volumes WHERE name = ?", (name,)))
+        self._engine.db.write(lambda db: db.execute("DELETE FROM volumes WHERE name = ?", (name,)))
         shutil.rmtree(trash, ignore_errors=True)
 
-    # --- use
+    # --- work in worker processes
 
     def _mount_of(self, volume: Volume) -> LocalMount | None:
         local = parse_local(volume.name, volume.options)
         return None if local is None or local.is_bind else local
 
-    async def activate(self, container_id: str) -> None:
-        """Before a start: mount those of the container's volumes that have to be mounted. Raises FailedPrecondition."""
-        for volume in self._of(container_id):
-            local = self._mount_of(volume)
-            if local is None:
-                continue
-            async with self._locks.setdefault(volume.name, asyncio.Lock()):
-                users = self._active.setdefault(volume.name, set())
-                if not users and not _is_mounted(volume.mountpoint):
-                    await self._worker("volume-mount", msgspec.json.encode([volume.name, volume.mountpoint, *local]))
-                users.add(container_id)
-            self._emit("mount", volume.name, {"driver": volume.driver, "container": container_id})
-
-    async def deactivate(self, container_id: str) -> None:
-        """After an exit: unmount what no other running container uses."""
-        for volume in self._of(container_id):
-            users = self._active.get(volume.name)
-            if users is None or container_id not in users:
-                continue
-            async with self._locks.setdefault(volume.name, asyncio.Lock()):
-                users.discard(container_id)
-                if not users:
-                    del self._active[volume.name]
-                    await self._unmount(volume)
-            self._emit("unmount", volume.name, {"driver": volume.driver, "container": container_id})
+    async def _mount(self, volume: Volume) -> None:
+        """Raises FailedPrecondition: what the kernel says to the volume's options."""
+        local = self._mount_of(volume)
+        if local is None:
+            return
+        async with self._lock(volume.name):
+            if not _is_mounted(volume.mountpoint):
+                await self._engine.tasks.worker(
+                    "volume-mount", msgspec.json.encode([volume.name, volume.mountpoint, *local])
+                )
 
     async def _unmount(self, volume: Volume) -> None:
-        await self._worker("volume-unmount", msgspec.json.encode([volume.name, volume.mountpoint]))
+        await self._engine.tasks.worker("volume-unmount", msgspec.json.encode([volume.name, volume.mountpoint]))
 
-    async def settle(self) -> None:
-        """Once the running containers have been activated again after a start: unmount what nobody uses any more."""
-        for volume in self.all():
-            if volume.name not in self._active and self._mount_of(volume) and _is_mounted(volume.mountpoint):
-                await self._unmount(volume)
-
-    def _of(self, container_id: str) -> list[Volume]:
-        rows = self._store.reader().execute(
-            "SELECT DISTINCT to_id FROM refs WHERE from_kind = ? AND from_id = ? AND to_kind = ?",
-            (KIND_CONTAINER, container_id, KIND_VOLUME),
-        )
-        return [self._volumes[name] for (name,) in rows if name in self._volumes]
-
-    async def copy_up(self, container_id: str, rootfs: Sequence[Mount], volumes: Sequence[tuple[str, str]]) -> None:
-        """Fill the empty ones of `volumes` (name, directory in the image) with what the image has there.
-
-        The volume's own directory takes owner and mode of the image's. Raises what reading or writing raises.
-        """
-        jobs = []
-        for name, target in volumes:
-            volume = self.get(name)
-            if self._mount_of(volume) is not None:
-                continue  # a tmpfs or nfs volume shows what its server has
-            directory = self.source(volume)
-            if not _is_empty(directory):
-                continue
-            alone = directory == volume.mountpoint and self.users(name) in ([], [container_id])
-            jobs.append([target, directory, alone])
-        if jobs:
-            await self._worker("volume-copy-up", msgspec.json.encode({"rootfs": rootfs, "jobs": jobs}))
+    async def _copy_up(self, volume: Volume, target: str, image: ContainerImage) -> None:
+        """Fill an empty volume with what the image has at `target`; its directory takes owner and mode from there."""
+        directory = self.source(volume)
+        if image.chain_id is None or not await self._engine.files(_is_empty, directory):
+            return
+        alone = directory == volume.mountpoint and len(self.users(volume.name)) < 2 and self._mount_of(volume) is None
+        snapshotter = self._engine.snapshotters[image.snapshotter]
+        key = f"copy-up-{secrets.token_hex(8)}"
+        mounts = await self._engine.files(snapshotter.view, key, image.chain_id)
+        try:
+            await self._engine.tasks.worker(
+                "volume-copy-up", msgspec.json.encode({"rootfs": mounts, "jobs": [(target, directory, alone)]})
+            )
+        finally:
+            await self._engine.files(snapshotter.remove, key)
 
 
 def _is_mounted(directory: str) -> bool:
@@ -396,38 +382,37 @@ def _is_empty(directory: str) -> bool:
         raise NotFound(f"use volume directory {directory!r}: {e.strerror}") from e
 
 
-def disk_usage(directory: str) -> int:
-    """Bytes of the blocks below `directory`, a file with several names once. Blocking."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    stack = [directory]
-    while stack:
-        try:
-            entries = os.scandir(stack.pop())
-        except OSError:
-            continue  # removed while we look
-        with entries:
-            for entry in entries:
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue
-                if found.st_nlink > 1 and not entry.is_dir(follow_symlinks=False):
-                    if (found.st_dev, found.st_ino) in seen:
-                        continue
-                    seen.add((found.st_dev, found.st_ino))
-                total += found.st_size if not entry.is_dir(follow_symlinks=False) else 0
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
-    return total
-
-
 def _check_name(name: str) -> None:
     if not _NAME.match(name):
         raise InvalidArgument(
             f"create {name}: {name!r} includes invalid characters for a local volume name",
             hint="only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; a host directory is given as an absolute path",
         )
+
+
+def _use(db: sqlite3.Connection, name: str, user: tuple[str, str]) -> None:
+    if db.execute("SELECT 1 FROM volumes WHERE name = ? AND NOT removing", (name,)).fetchone() is None:
+        raise NotFound(f"get {name}: no such volume")
+    refs.add(db, user[0], Ref(KIND_CONTAINER, user[1]), [Ref(KIND_VOLUME, name)])
+
+
+def _release(db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> list[str]:
+    """The container keeps no volume any more; names of those it kept. Anonymous ones that are free now get marked."""
+    owner = (ns, KIND_CONTAINER, container_id, KIND_VOLUME)
+    names = [
+        name
+        for (name,) in db.execute(
+            "SELECT to_id FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?", owner
+        )
+    ]
+    if names:
+        db.execute("DELETE FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?", owner)
+    if remove_anonymous:
+        for name in names:
+            found = db.execute("SELECT labels FROM volumes WHERE name = ?", (name,)).fetchone()
+            if found is not None and LABEL_ANONYMOUS in msgspec.json.decode(found[0]):
+                _mark_removing(db, name)
+    return names
 
 
 def _insert(db: sqlite3.Connection, volume: Volume) -> None:
@@ -454,15 +439,9 @@ def _mark_removing(db: sqlite3.Connection, name: str) -> None:
 def _forget_interrupted(db: sqlite3.Connection) -> None:
     """Containers whose create was cut short keep nothing; their anonymous volumes go."""
     rows = db.execute(
-        "SELECT DISTINCT r.ns, r.from_id, r.to_id, v.labels FROM refs r LEFT JOIN volumes v ON v.name = r.to_id"
-        " WHERE r.from_kind = ? AND r.to_kind = ?"
-        " AND NOT EXISTS (SELECT 1 FROM containers c WHERE c.ns = r.ns AND c.id = r.from_id)",
+        "SELECT DISTINCT ns, from_id FROM refs WHERE from_kind = ? AND to_kind = ?"
+        " AND NOT EXISTS (SELECT 1 FROM containers c WHERE c.ns = refs.ns AND c.id = refs.from_id)",
         (KIND_CONTAINER, KIND_VOLUME),
     ).fetchall()
-    for ns, container_id, name, labels in rows:
-        db.execute(
-            "DELETE FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ? AND to_id = ?",
-            (ns, KIND_CONTAINER, container_id, KIND_VOLUME, name),
-        )
-        if labels is not None and LABEL_ANONYMOUS in msgspec.json.decode(labels):
-            _mark_removing(db, name)
+    for ns, container_id in rows:
+        _release(db, ns, container_id, remove_anonymous=True)
