@@ -13,32 +13,21 @@ is `DANGLING_PREFIX` + digest is an image without a name (decisions 6).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from wharfie.metadata import KIND_BLOB as KIND_BLOB
+from wharfie.metadata import KIND_LAYER as KIND_LAYER
+from wharfie.metadata import KIND_SNAPSHOT as KIND_SNAPSHOT
+from wharfie.metadata import Ref as Ref
+from wharfie.metadata.images import ImageRow
 from wharfie.spec.image import Descriptor
 
 DANGLING_PREFIX = "<none>@"
 """Name of a record without a name: this and the target's digest. No reference can look so."""
 
-REF_BLOB, REF_LAYER, REF_SNAPSHOT = "blob", "layer", "snapshot"
-"""Kinds of things that images and leases hold. Ids: digest; diff_id; chain_id."""
 
-
-class Ref(NamedTuple):
-    """One edge to something that garbage collection must keep. `kind` is REF_BLOB, REF_LAYER or REF_SNAPSHOT."""
-
-    kind: str
-    id: str
-
-
-class ImageRecord(NamedTuple):
-    """One row of the images table. Times in UTC seconds."""
-
-    name: str
-    target: Descriptor
-    labels: Mapping[str, str]
-    created_s: float
-    updated_s: float
+ImageRecord = ImageRow
+"""One row of the images table: name, target, labels, created_s, updated_s."""
 
 
 class ImageRecords(Protocol):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from wharfie.content import Store
 from wharfie.errdefs import DataLoss, NotFound, Unsupported
-from wharfie.images import REF_BLOB, REF_LAYER, REF_SNAPSHOT, Ref
+from wharfie.images import KIND_BLOB, KIND_LAYER, KIND_SNAPSHOT, Ref
 from wharfie.spec.digest import chain_ids
 from wharfie.spec.image import (
     CONFIG_TYPES,
@@ -206,13 +206,13 @@ def references(store: Store, target: Descriptor) -> list[Ref]:
         if descriptor.digest in seen or depth > MAX_DEPTH or not store.has(descriptor.digest):
             return
         seen.add(descriptor.digest)
-        found[Ref(REF_BLOB, descriptor.digest)] = None
+        found[Ref(KIND_BLOB, descriptor.digest)] = None
         entries = children(store, descriptor)
         for child in entries:
             if child.media_type in INDEX_TYPES | MANIFEST_TYPES:
                 walk(child, depth + 1)
             else:
-                found[Ref(REF_BLOB, child.digest)] = None
+                found[Ref(KIND_BLOB, child.digest)] = None
         if descriptor.media_type in MANIFEST_TYPES and entries[0].media_type in CONFIG_TYPES:
             found.update(dict.fromkeys(_layers_and_snapshots(store, entries[0])))
 
@@ -227,9 +227,9 @@ def _layers_and_snapshots(store: Store, config: Descriptor) -> Iterator[Ref]:
 
 
 def image_refs(diff_ids: list[str]) -> Iterator[Ref]:
-    yield from (Ref(REF_LAYER, d) for d in diff_ids)
+    yield from (Ref(KIND_LAYER, d) for d in diff_ids)
     if diff_ids:
-        yield from (Ref(REF_SNAPSHOT, c) for c in chain_ids(diff_ids))
+        yield from (Ref(KIND_SNAPSHOT, c) for c in chain_ids(diff_ids))
 
 
 def garbage(store: Store, removed: Iterable[Descriptor], kept: Iterable[Descriptor]) -> list[Ref]:
