@@ -9,6 +9,7 @@ import re
 import stat as _stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from wharfie.errdefs import InvalidArgument, NotFound, Unsupported
 from wharfie.spec.docker import DeviceMapping
@@ -80,14 +81,19 @@ def _node(target: str, st: os.stat_result) -> Device | None:
     return Device(target, kind, *_numbers(st), _stat.S_IMODE(mode), st.st_uid, st.st_gid)
 
 
-def mapped_devices(
-    mappings: Iterable[DeviceMapping],
-    stat: Callable[[str], os.stat_result],
-    listdir: Callable[[str], list[str]],
-) -> Iterator[tuple[Device, DeviceCgroup]]:
+class Lookup(NamedTuple):
+    """How device nodes are found: the os functions, or stand-ins."""
+
+    stat: Callable[[str], os.stat_result] = os.stat
+    lstat: Callable[[str], os.stat_result] = os.lstat
+    listdir: Callable[[str], list[str]] = os.listdir
+
+
+def mapped_devices(mappings: Iterable[DeviceMapping], look: Lookup) -> Iterator[tuple[Device, DeviceCgroup]]:
     """Node and rule of each --device; a directory gives every device below it.
 
-    `stat` follows links: the node gets the name that was asked for and the target's numbers.
+    A link that is named is followed: the node gets the name asked for and the target's numbers. Links below a directory
+    are left out.
     Raises NotFound (no such host path), InvalidArgument (not a device, bad permissions, relative path).
     """
     for mapping in mappings:
@@ -97,7 +103,7 @@ def mapped_devices(
         if not source.startswith("/") or not target.startswith("/") or ".." in target.split("/"):
             raise InvalidArgument(f"add device {source!r} as {target!r}: both paths must be absolute, without '..'")
         found = False
-        for path, st in _walk(source, stat, listdir, frozenset(), top=True):
+        for path, st in _walk(source, look, frozenset(), top=True):
             node = _node(posixpath.normpath(target + path[len(source) :]), st)
             if node is not None:
                 found = True
@@ -106,35 +112,28 @@ def mapped_devices(
             raise InvalidArgument(f"add device {source!r}: it is not a device node and has none below it")
 
 
-def _walk(
-    path: str,
-    stat: Callable[[str], os.stat_result],
-    listdir: Callable[[str], list[str]],
-    skip: frozenset[str],
-    *,
-    top: bool = False,
-) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(path: str, look: Lookup, skip: frozenset[str], *, top: bool = False) -> Iterator[tuple[str, os.stat_result]]:
     try:
-        st = stat(path)
+        st = look.stat(path) if top else look.lstat(path)
     except OSError as e:
         if top:
             raise NotFound(
                 f"add device: stat {path!r}: {e.strerror or e}", hint="the path must exist on the host", path=path
             ) from e
-        return  # vanished while we looked, or a dangling link: nothing to pass on
+        return  # gone since listdir
     if not _stat.S_ISDIR(st.st_mode):
         yield path, st
         return
-    for name in sorted(listdir(path)):
+    for name in sorted(look.listdir(path)):
         if name not in skip:
-            yield from _walk(f"{path.rstrip('/')}/{name}", stat, listdir, skip)
+            yield from _walk(f"{path.rstrip('/')}/{name}", look, skip)
 
 
-def host_devices(stat: Callable[[str], os.stat_result], listdir: Callable[[str], list[str]]) -> list[Device]:
+def host_devices(look: Lookup) -> list[Device]:
     """Every device node of the host's /dev, for --privileged; console and the pts side are the container's own."""
     return [
         node
-        for path, st in _walk("/dev", stat, listdir, _SKIPPED_DIRECTORIES, top=True)
+        for path, st in _walk("/dev", look, _SKIPPED_DIRECTORIES, top=True)
         if path not in {"/dev/console", "/dev/ptmx"} and (node := _node(path, st)) is not None
     ]
 

@@ -27,6 +27,7 @@ class HostFacts(NamedTuple):
     controllers: frozenset[str] = frozenset({"memory", "cpu", "cpuset", "pids", "io", "hugetlb", "devices"})
     swap_limit: bool = True
     realtime: bool = False
+    io_weight: bool = True
     userns: str = ""
     seccomp: bool = True
     lsm: frozenset[str] = frozenset()
@@ -93,10 +94,13 @@ def probe(runtimes: frozenset[str] = frozenset()) -> HostFacts:
     if v2:
         controllers = frozenset(unified.split()) | {"devices"}
         swap = True
+        weights = True  # only child cgroups have the file; the runtime will say
     else:
         rows = [line.split() for line in _read("/proc/cgroups").splitlines() if not line.startswith("#")]
         controllers = frozenset(r[0] for r in rows if r[3] == "1" and os.path.isdir(f"/sys/fs/cgroup/{r[0]}"))
         swap = os.path.exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+        files = ("/sys/fs/cgroup/blkio/blkio.weight", "/sys/fs/cgroup/blkio/blkio.bfq.weight")
+        weights = any(map(os.path.exists, files))
     kernel = kernel_version(platform.release())
     status = _read("/proc/self/status")
     return HostFacts(
@@ -107,6 +111,7 @@ def probe(runtimes: frozenset[str] = frozenset()) -> HostFacts:
         controllers=controllers,
         swap_limit=swap,
         realtime=os.path.exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"),
+        io_weight=weights,
         userns=_userns(kernel),
         seccomp="Seccomp:" in status,
         lsm=frozenset(_read("/sys/kernel/security/lsm").split(",")) - {""},

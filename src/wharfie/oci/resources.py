@@ -97,9 +97,13 @@ def check_cpu(r: docker.Resources, host: HostFacts) -> None:
         raise InvalidArgument("set realtime cpu time: the runtime is above the period")
 
 
-def check_io_and_pids(r: docker.Resources) -> None:
+def check_io(r: docker.Resources, host: HostFacts) -> None:
     if r.blkio_weight and not 10 <= r.blkio_weight <= 1000:
         raise InvalidArgument(f"set blkio-weight {r.blkio_weight}: it goes from 10 to 1000")
+    if (r.blkio_weight or r.blkio_weight_device) and not host.io_weight:
+        raise FailedPrecondition(
+            "set blkio-weight: no i/o scheduler of this host weighs", hint="use --device-read-bps and its like"
+        )
     for weight in r.blkio_weight_device or ():
         if not 10 <= weight.weight <= 1000:
             raise InvalidArgument(f"set blkio weight {weight.weight} of {weight.path!r}: it goes from 10 to 1000")
@@ -147,7 +151,7 @@ def check_resources(r: docker.Resources, host: HostFacts) -> list[str]:
     """Warnings. Raises InvalidArgument, Unsupported, FailedPrecondition."""
     warnings = check_memory(r, host)
     check_cpu(r, host)
-    check_io_and_pids(r)
+    check_io(r, host)
     check_controllers(r, host)
     check_ulimits(r.ulimits)
     return warnings
@@ -207,8 +211,12 @@ def _block_io(r: docker.Resources, stat: Callable[[str], os.stat_result]) -> Blo
 
 
 def resources(r: docker.Resources, stat: Callable[[str], os.stat_result]) -> Resources:
-    """Limits without the device list. `update` sends the same document. Raises NotFound, InvalidArgument (device paths)."""
-    pids = None if r.pids_limit is None else Pids(r.pids_limit if r.pids_limit > 0 else -1)
+    """Limits without the device list. Raises NotFound, InvalidArgument (device paths).
+
+    A pids limit of 0 is no limit: nothing to say for a new container, something to lift in an update.
+    """
+    lifted = isinstance(r, docker.UpdateBody) and r.pids_limit == 0
+    pids = Pids(max(r.pids_limit or -1, -1)) if r.pids_limit or lifted else None
     return Resources(memory=_memory(r), cpu=_cpu(r), pids=pids, block_io=_block_io(r, stat))
 
 

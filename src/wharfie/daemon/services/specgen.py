@@ -12,9 +12,6 @@ Order of use in `create`:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-
 import msgspec
 
 from wharfie.daemon.services.specgen_config import arguments, container_environment, merge_config
@@ -50,7 +47,7 @@ SPEC_VERSION = "1.1.0"
 
 
 class SpecInputs(msgspec.Struct, kw_only=True):
-    """All that a spec depends on. Nothing is looked up behind it but device numbers, by `stat` and `listdir`.
+    """All that a spec depends on. Nothing is looked up behind it but device numbers, by `look`.
 
     `config` is the merged one (`merge_config`); its hostname is what the container gets.
     `id_mappings`: uid and gid extents of the container's own user namespace; empty for the host's.
@@ -77,8 +74,7 @@ class SpecInputs(msgspec.Struct, kw_only=True):
     shm_source: str = ""
     cgroups_path: str = ""
     init_path: str = ""
-    stat: Callable[[str], os.stat_result] = os.stat
-    listdir: Callable[[str], list[str]] = os.listdir
+    look: devices.Lookup = devices.Lookup()
 
 
 def _in_userns(inputs: SpecInputs) -> bool:
@@ -116,11 +112,11 @@ def _process(inputs: SpecInputs, granted: tuple[str, ...], options: security.Sec
 
 def _devices(inputs: SpecInputs) -> tuple[list[Device], list[DeviceCgroup]]:
     h = inputs.body.host_config
-    pairs = list(devices.mapped_devices(h.devices or (), inputs.stat, inputs.listdir))
+    pairs = list(devices.mapped_devices(h.devices or (), inputs.look))
     nodes = [node for node, _ in pairs]
     if h.privileged:
         named = {node.path for node in nodes}
-        nodes += [node for node in devices.host_devices(inputs.stat, inputs.listdir) if node.path not in named]
+        nodes += [node for node in devices.host_devices(inputs.look) if node.path not in named]
     rules = devices.rules([rule for _, rule in pairs], h.device_cgroup_rules or (), privileged=h.privileged)
     return nodes, rules
 
@@ -173,7 +169,7 @@ def build_spec(inputs: SpecInputs) -> Spec:
     options = security.parse_security_opts(h.security_opt, inputs.host)
     granted = _caps(inputs)
     nodes, rules = _devices(inputs)
-    limits = resources.resources(h, inputs.stat)
+    limits = resources.resources(h, inputs.look.stat)
     limits.devices = rules
     open_paths = h.privileged or options.system_paths_unconfined
     masked, readonly = h.masked_paths, h.readonly_paths
