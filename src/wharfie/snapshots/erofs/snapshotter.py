@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`snapshots.Snapshotter` with layers that are EROFS files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from wharfie.snapshots import LayerInfo
+from wharfie.snapshots.erofs.attach import Attachments
+from wharfie.snapshots.erofs.build import build
+from wharfie.snapshots.layered import Layered
+
+
+class ErofsSnapshotter(Layered):
+    name = "erofs"
+    suffix = ".erofs"
+
+    def __init__(self, directory: str, state: str) -> None:
+        super().__init__(directory, state)
+        self._attachments = Attachments(state)
+
+    def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> tuple[LayerInfo, list[str]]:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o400)
+        try:
+            tree = build(chunks, diff_id, fd)
+            size = os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+        implicit = [os.fsdecode(path) for path in tree.implicit_directories()]
+        return LayerInfo(diff_id, size, tree.nodes, tuple(sorted(tree.extra_ids)), bool(implicit)), implicit
+
+    def _publish(self, part: str, path: str) -> None:
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            pass  # the same layer, from a second ingest at the same time
+        os.unlink(part)
+
+    def _shown(self, path: str) -> str:
+        return path if not path.endswith(self.suffix) else self._attachments.show(path)
+
+    def _hide(self, path: str) -> None:
+        self._attachments.hide({path})
+
+    def _release(self, used: set[str]) -> None:
+        self._attachments.hide(but=used)
