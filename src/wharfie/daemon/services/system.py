@@ -7,10 +7,13 @@ import os
 import platform
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import wharfie
+from wharfie.daemon.state import Engine
+from wharfie.fsutil import atomic
 from wharfie.oci.facts import HostFacts
 from wharfie.snapshots import Probe
 from wharfie.spec.platform import host_platform
@@ -33,6 +36,58 @@ class Rungs(NamedTuple):
     snapshotter: str
     probes: Sequence[Probe]
     backing_fs: str
+
+
+class System:
+    """The engine's own identity, and what it says of itself."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.id = ""
+
+    async def open(self) -> None:
+        await self._engine.files(self._load_id)
+
+    def _load_id(self) -> None:
+        """An id that stays with the root directory."""
+        path = self._engine.config.path("engine-id")
+        try:
+            with open(path, encoding="ascii") as f:
+                self.id = f.read().strip()
+        except FileNotFoundError:
+            pass
+        if not self.id:
+            self.id = str(uuid.uuid4())
+            atomic.write(path, f"{self.id}\n".encode(), 0o600)
+
+    def info(self, ns: str) -> Document:
+        """GET /info. Blocking, short."""
+        engine, config = self._engine, self._engine.config
+        running, paused, stopped = engine.containers.counts(ns)
+        runtimes: dict[str, Document] = {config.runtime: {"path": "wharfie-oci"}}
+        runtimes.update({name: {"path": path} for name, path in config.runtimes.items()})
+        warnings = [
+            f"WARNING: snapshotter {p.name} does not work here: {p.reason}"
+            for p in engine.snapshotter_probes
+            if not p.ok
+        ]
+        if config.userns == "host":
+            warnings.append(
+                "WARNING: containers run in the host's user namespace: the configuration says userns = host"
+            )
+        return info_document(
+            engine_id=self.id,
+            root=config.root,
+            facts=engine.host,
+            rungs=Rungs(engine.snapshotter.name, engine.snapshotter_probes, backing_filesystem(config.root)),
+            counts=Counts(running, paused, stopped, len({r.target.digest for r in engine.images.all(ns)})),
+            cgroup_driver="cgroupfs",
+            default_runtime=config.runtime,
+            runtimes=runtimes,
+            warnings=warnings,
+            event_listeners=0,
+            debug=config.log_level == "debug",
+        )
 
 
 def _kernel() -> str:

@@ -215,7 +215,7 @@ class Volumes:
 
     def _publish(self, action: str, name: str, attributes: dict[str, str]) -> None:
         self._engine.events.publish(
-            DEFAULT_NAMESPACE, f"/volumes/{action}", {"name": name}, subject=name, attributes=attributes
+            DEFAULT_NAMESPACE, f"/wharfie/volume/{action}", {"name": name}, subject=name, attributes=attributes
         )
 
     def _make_directory(self, name: str) -> None:
@@ -319,7 +319,7 @@ class Volumes:
             await self._engine.files(self._erase, name)
         self._locks.pop(name, None)
         if volume is not None:
-            self._publish("remove", name, {"driver": volume.driver})
+            self._publish("destroy", name, {"driver": volume.driver})
 
     def _erase(self, name: str) -> None:
         """Directory first, by rename; then the record. A kill between them is finished by `open`."""

@@ -33,7 +33,7 @@ class _CopyUp(msgspec.Struct):
 
 
 def mount(args: bytes, _fds: Sequence[int]) -> bytes:
-    """One mount(2), of JSON [volume, target, fs_type, device, flags, data]."""
+    """Mount what JSON [volume, target, fs_type, device, flags, data] says."""
     from wharfie.linux import mountapi
 
     volume, target, fs_type, device, flags, data = msgspec.json.decode(args, type=tuple[str, str, str, str, int, str])

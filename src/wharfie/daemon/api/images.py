@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`/images`: pull, list, inspect, and the rest that clients do with images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from wharfie.daemon.api.router import Call, Route
+from wharfie.daemon.api.status import as_wharfie
+from wharfie.daemon.services import images_list, images_pull
+from wharfie.daemon.services.credentials import decode_header
+from wharfie.daemon.services.images import Images
+from wharfie.daemon.services.images_progress import Message, error_message
+from wharfie.errdefs import InvalidArgument
+from wharfie.spec.digest import is_digest
+from wharfie.spec.platform import Platform, normalize, parse_platform
+from wharfie.spec.reference import Reference, parse_reference
+
+
+def platform_of(call: Call) -> Platform | None:
+    """The `platform` parameter: os/arch/variant, or an OCI platform object. Raises InvalidArgument."""
+    text = call.text("platform")
+    if not text:
+        return None
+    if text.startswith("{"):
+        try:
+            fields = msgspec.json.decode(text, type=dict[str, str | list[str]])
+        except (msgspec.DecodeError, msgspec.ValidationError) as e:
+            raise InvalidArgument(f"read query parameter 'platform': {e}") from e
+        os_, architecture, variant, version = (
+            str(fields.get(k, "")) for k in ("os", "architecture", "variant", "os.version")
+        )
+        return normalize(os_, architecture, variant, version)
+    return parse_platform(text)
+
+
+def reference_of(name: str, tag: str) -> Reference:
+    """`fromImage` and `tag` (or a digest in its place). Without any tag the reference has none: all tags are meant."""
+    if not tag:
+        return parse_reference(name, default_tag=None)
+    return parse_reference(f"{name}@{tag}" if is_digest(tag) else f"{name}:{tag}")
+
+
+async def stream_messages(call: Call, messages: AsyncIterator[Message]) -> web.StreamResponse:
+    """Docker's JSON stream. An error before the first message is an HTTP error, a later one the last message."""
+    response: web.StreamResponse | None = None
+    async with contextlib.aclosing(messages) as source:  # type: ignore[type-var]
+        try:
+            async for message in source:
+                if response is None:
+                    response = await call.stream()
+                await response.write(msgspec.json.encode(message) + b"\r\n")
+        except Exception as e:
+            if response is None:
+                raise
+            await response.write(msgspec.json.encode(error_message(as_wharfie(e))) + b"\r\n")
+    if response is None:
+        response = await call.stream()
+    await response.write_eof()
+    return response
+
+
+async def _create(call: Call) -> web.StreamResponse:
+    name, source = call.text("fromImage"), call.text("fromSrc")
+    if not name:
+        raise InvalidArgument("create image: neither fromImage nor fromSrc is given" if not source else "import: later")
+    reference = reference_of(name, call.text("tag"))
+    credentials = decode_header(call.request.headers.get("X-Registry-Auth", ""))
+    images: Images = call.engine.images
+    return await stream_messages(
+        call,
+        images_pull.pull(images, call.namespace, reference, platform=platform_of(call), credentials=credentials),
+    )
+
+
+async def _list(call: Call) -> web.StreamResponse:
+    filters = call.filters(("before", "dangling", "label", "reference", "since", "until"))
+    if call.text("filter"):
+        filters.setdefault("reference", []).append(call.text("filter"))
+    options = images_list.Options(
+        filters=filters,
+        all=call.flag("all"),
+        shared_size=call.flag("shared-size"),
+        manifests=call.flag("manifests"),
+        version=call.version,
+    )
+    found = await call.engine.files(images_list.documents, call.engine.images, call.namespace, options)
+    return call.json(found)
+
+
+async def _inspect(call: Call) -> web.StreamResponse:
+    def work() -> dict[str, Any]:
+        return images_list.inspect(
+            call.engine.images,
+            call.namespace,
+            call.params["name"],
+            platform_of(call),
+            call.version,
+            manifests=call.flag("manifests"),
+        )
+
+    return call.json(await call.engine.files(work))
+
+
+ROUTES = (
+    Route("POST", "/images/create", _create, streaming=True),
+    Route("GET", "/images/json", _list),
+    Route("GET", "/images/{name:path}/json", _inspect),
+)
