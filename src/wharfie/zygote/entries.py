@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the zygote can fork: name -> "module:function", as text. A function takes (args, fds).
+
+Long-lived entries return None; workers return bytes, which `run_worker` brings home. A worker for a package above is
+added here, by its row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+
+from wharfie.errdefs import NotFound
+from wharfie.rpc.status import to_document
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Entry = Callable[[bytes, Sequence[int]], bytes | None]
+
+ENTRIES = {
+    "shim": "wharfie.shim.serve:serve",
+    "stdio": "wharfie.shim.stdio_process:serve",
+    "sweep": "wharfie.shim.sweep:sweep",
+    "unpack": "wharfie.zygote.unpack:unpack",
+    "volume-mount": "wharfie.daemon.services.volumes_worker:mount",
+    "volume-unmount": "wharfie.daemon.services.volumes_worker:unmount",
+    "volume-copy-up": "wharfie.daemon.services.volumes_worker:copy_up",
+    "echo": "wharfie.zygote.entries:echo",
+}
+
+PRELOAD = (
+    "encodings.idna", "wharfie.rpc.blocking", "wharfie.logs.chunks_writer", "wharfie.logs.jsonfile",
+    "wharfie.shim.serve", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux",
+    "wharfie.runtime.external", "wharfie.zygote.unpack",
+    "wharfie.daemon.services.volumes_worker",
+)  # fmt: skip
+"""Imported before the first fork, so that no child imports anything on its way."""
+
+
+def load(name: str, table: dict[str, str] = ENTRIES) -> Entry:
+    """Raises NotFound for a name that is in no row; ImportError."""
+    target = table.get(name)
+    if target is None:
+        raise NotFound(f"fork {name!r}: the zygote has no such entry")
+    module, _, function = target.partition(":")
+    entry: Entry = getattr(importlib.import_module(module), function)
+    return entry
+
+
+def run_worker(entry: Entry, args: bytes, fds: Sequence[int]) -> int:
+    """Run a worker whose first descriptor takes the result: b"+" and bytes, or b"-" and an error document."""
+    out, *rest = fds
+    try:
+        answer = b"+" + (entry(args, rest) or b"")
+        code = 0
+    except BaseException as e:
+        answer = b"-" + json.dumps(to_document(e)).encode()
+        code = 1
+    view = memoryview(answer)
+    while view:
+        view = view[os.write(out, view) :]
+    return code
+
+
+def echo(args: bytes, fds: Sequence[int]) -> bytes:
+    """Give the arguments back, and what can be read from the descriptors: a probe of the whole way."""
+    return args + b"".join(os.read(fd, 1 << 16) for fd in fds)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The zygote's own loop. Started as `python -SI -c … FD CGROUP STATE <padding>`; see `tasks.zygote`."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+from wharfie.rpc.status import to_document
+from wharfie.zygote.cgroup import enter_cgroup
+from wharfie.zygote.entries import PRELOAD, load, run_worker
+from wharfie.zygote.title import set_title
+
+_MAX_MESSAGE = 192 << 10
+_MAX_FDS = 250
+
+
+def main() -> None:
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    enter_cgroup(sys.argv[2])
+    state = sys.argv[3]
+    for module in PRELOAD:
+        try:
+            importlib.import_module(module)
+        except Exception as e:  # the others can still be forked; this one says the same when it is asked for
+            print(f"level=warning msg={f'zygote: import {module}: {e}'!r}", file=sys.stderr)
+    os.setsid() if os.getpid() != os.getsid(0) else None
+    os.umask(0o022)
+    os.chdir("/")
+    set_title(f"wharfie-zygote {state}")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the daemon's end of the socket decides
+    wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(wake_r, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == wake_r:
+                os.read(wake_r, 4096)
+                _reap()
+            elif not _answer(sock):
+                return
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _answer(sock: socket.socket) -> bool:
+    """One request; False at the end of the conversation."""
+    try:
+        message, fds, _, _ = socket.recv_fds(sock, _MAX_MESSAGE, _MAX_FDS)
+    except OSError:
+        return False
+    if not message:
+        return False
+    head, _, args = message.partition(b"\n")
+    pidfd = -1
+    try:
+        request = json.loads(head)
+        pid = os.fork()
+        if pid == 0:
+            _child(request, args, fds)
+        pidfd = os.pidfd_open(pid)  # cannot miss: nobody has waited for the child yet
+        answer = json.dumps({"pid": pid}).encode()
+    except Exception as e:
+        answer = json.dumps({"error": to_document(e)}).encode()
+    finally:
+        for fd in fds:
+            os.close(fd)
+    try:
+        if pidfd >= 0:
+            socket.send_fds(sock, [answer], [pidfd])
+        else:
+            sock.send(answer)
+    except OSError:
+        return False
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+    return True
+
+
+def _child(request: dict[str, str], args: bytes, fds: list[int]) -> None:
+    """What every entry starts as: own session, no descriptor but its own, signals as at birth. Never returns."""
+    code = 70
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.setsid()
+        _close_all_but(fds)
+        if request.get("log"):
+            log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.dup2(log, 2)
+            os.close(log)
+        set_title(request.get("title") or f"wharfie-{request['entry']}")
+        gc.enable()
+        entry = load(request["entry"])
+        if request.get("result"):
+            code = run_worker(entry, args, fds)
+        else:
+            entry(args, fds)
+            code = 0
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _close_all_but(fds: list[int]) -> None:
+    low = 3
+    for fd in sorted(fds):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, 1 << 30)
