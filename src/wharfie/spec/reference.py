@@ -38,6 +38,8 @@ class Reference(NamedTuple):
         if self.domain != "docker.io":
             return self.repository
         head, _, rest = self.path.partition("/")
+        if rest and ("." in head or head == "localhost"):
+            return self.repository  # without docker.io its first part would read as a registry
         return rest if head == "library" and "/" not in rest and rest else self.path
 
     def familiar(self) -> str:
