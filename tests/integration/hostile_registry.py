@@ -25,6 +25,7 @@ class Seen(NamedTuple):
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
 
     def log_message(self, *_: object) -> None:
@@ -74,7 +75,7 @@ class HostileRegistry:
         self.server = _Server((address, 0), Answer)
         self.server.registry = self
         if tls is not None:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self.server.server_address[1]
         self.host = f"{address}:{self.port}"
         self.blobs: dict[str, bytes] = {}

@@ -23,7 +23,7 @@ import msgspec
 
 from wharfie.errdefs import DataLoss, FailedPrecondition, Unauthenticated, Unsupported
 from wharfie.registry import Credentials
-from wharfie.registry.errors import Context, from_answer, quote, redact
+from wharfie.registry.errors import Context, from_answer, quote, redact, unauthenticated
 from wharfie.registry.hosts import Host, Tls, example_path, hosts_for
 from wharfie.registry.transport import Body, Request, Response, Transport, read_document
 
@@ -184,15 +184,7 @@ def fetch_token(
     response = transport.send(Request(server, method, url, headers, secret, body), context)
     if response.status in {401, 403}:
         response.close()
-        if credentials:
-            raise Unauthenticated(
-                f"{context.operation}: {context.registry} does not accept the login of {context.user!r}",
-                hint=f"run: wharfie login {context.registry}",
-            )
-        raise Unauthenticated(
-            f"{context.operation}: {context.registry} has no such image, or wants a login for it",
-            hint=f"check the name; if it is private, run: wharfie login {context.registry}",
-        )
+        raise unauthenticated(context)
     if response.status != 200:
         raise from_answer(context, response, what=f"no token server at {redact(realm)}")
     return _parse_token(read_document(response, context, realm, MAX_TOKEN_BYTES), context, realm)

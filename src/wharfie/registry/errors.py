@@ -71,15 +71,7 @@ def from_answer(context: Context, response: urllib3.BaseHTTPResponse, *, what: s
     host, operation = context.registry, context.operation
     said = f": {text}" if text else ""
     if status == 401:
-        if context.user:
-            return Unauthenticated(
-                f"{operation}: {host} does not accept the login of {context.user!r}{said}",
-                hint=f"run: wharfie login {host}",
-            )
-        return Unauthenticated(
-            f"{operation}: {host} has no such image, or wants a login for it{said}",
-            hint=f"check the name; if it is private, run: wharfie login {host}",
-        )
+        return unauthenticated(context, said)
     if status == 403 or code == "DENIED":
         who = f"{context.user!r} may" if context.user else "without a login one may"
         return PermissionDenied(
@@ -102,6 +94,22 @@ def from_answer(context: Context, response: urllib3.BaseHTTPResponse, *, what: s
     if status in {405, 501} or code == "UNSUPPORTED":
         return Unsupported(f"{operation}: {host} does not support this (HTTP {status}){said}")
     return Unavailable(f"{operation}: {host} answers HTTP {status}{said}")
+
+
+def unauthenticated(context: Context, said: str = "") -> Unauthenticated:
+    """The error for a 401 that no credentials at hand can answer. A registry does not say which of the two it is."""
+    host = context.registry
+    if context.user:
+        return Unauthenticated(
+            f"{context.operation}: {host} does not accept the login of {context.user!r}{said}",
+            hint=f"run: wharfie login {host}",
+        )
+    if context.operation.startswith("pull"):
+        return Unauthenticated(
+            f"{context.operation}: {host} has no such image, or wants a login for it{said}",
+            hint=f"check the name; if it is private, run: wharfie login {host}",
+        )
+    return Unauthenticated(f"{context.operation}: {host} wants a login{said}", hint=f"run: wharfie login {host}")
 
 
 def _registry_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:

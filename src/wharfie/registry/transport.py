@@ -70,12 +70,13 @@ class Transport:
     def send(self, request: Request, context: Context, cancel: threading.Event | None = None) -> Response:
         """Send, following redirects and trying again where that can help. The body of the answer is not read yet.
 
-        Any status may come back. Raises Unavailable, FailedPrecondition (TLS), Cancelled.
+        Any status may come back. A body that a callable gives is sent once: how to begin again is its caller's matter.
+        Raises Unavailable, FailedPrecondition (TLS), Cancelled.
         """
         attempt = 0
         while True:
             attempt += 1
-            last = attempt >= self.options.attempts
+            last = attempt >= self.options.attempts or callable(request.body)
             try:
                 response = self._follow(request, context)
             except Unavailable as e:

@@ -8,7 +8,6 @@ downloads by ref. The record is written last, so a name never points to half an 
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -35,10 +34,11 @@ from wharfie.spec.platform import Platform, host_platform, match_rank
 from wharfie.spec.reference import Reference
 from wharfie.transfer import Lease, Leases, Phase, Progress, ProgressCallback, Unpacker
 from wharfie.transfer.layers import Layer, Layers
+from wharfie.transfer.throttle import Throttle
 from wharfie.transfer.unpack import assemble
 
 PARALLEL_LAYERS = 3
-_TICK_S = 0.1
+MAX_TRIED = 32
 
 
 class PullResult(NamedTuple):
@@ -84,7 +84,7 @@ class Puller:
                 ResourceExhausted (disk, bomb), Unsupported (artifact, schema 1), Cancelled.
         """
         cancel = cancel or threading.Event()
-        tell = _Throttle(progress or (lambda _: None))
+        tell = Throttle(progress or (lambda _: None))
         repository = self._registry.repository(reference, credentials, cancel=cancel)
         name = str(reference._replace(tag=None) if reference.digest else reference)
         tell(Progress(name, Phase.RESOLVING))
@@ -105,8 +105,15 @@ class Puller:
         operation = repository.context.operation
         documents: list[tuple[Descriptor, bytes]] = []
         offered: list[str] = []
+        asked = 0
 
         def descend(descriptor: Descriptor, depth: int) -> Image | None:
+            nonlocal asked
+            asked += 1
+            if asked > MAX_TRIED:
+                raise DataLoss(
+                    f"{operation}: its index sends us through more than {MAX_TRIED} manifests without platform"
+                )
             data = self._document(repository, descriptor)
             documents.append((descriptor, data))
             if descriptor.media_type in INDEX_TYPES:
@@ -192,21 +199,3 @@ def _record(records: ImageRecords, name: str) -> ImageRecord | None:
         return records.get(name)
     except NotFound:
         return None
-
-
-class _Throttle:
-    """One event at a time, and at most ten a second of the same phase of the same object."""
-
-    def __init__(self, callback: ProgressCallback) -> None:
-        self._callback = callback
-        self._lock = threading.Lock()
-        self._last: dict[str, tuple[str, float]] = {}
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        with self._lock:
-            phase, at = self._last.get(progress.id, ("", 0.0))
-            if phase == progress.phase and now - at < _TICK_S:
-                return
-            self._last[progress.id] = (progress.phase, now)
-            self._callback(progress)
