@@ -81,19 +81,16 @@ class ChunkWriter:
     def write(self, stream: int, data: bytes | memoryview) -> None:
         now = time.time_ns()
         try:
-            if self._max_size and self._size and self._size + len(data) > self._max_size:
+            size = len(data) if self._raw else FRAME.size + len(data)
+            if self._max_size and self._size and self._size + size > self._max_size:
                 self._start_segment(self._number + 1)
-            if self._raw:
-                self._put([data], len(data))
-            else:
-                self._put([FRAME.pack(stream, len(data)), data], FRAME.size + len(data))
+            self._put([data] if self._raw else [FRAME.pack(stream, len(data)), data], size)
         except OSError:  # disk full or worse: the container goes on, the loss is counted and shown by the shim
             self.lost_bytes += len(data)
             return
         if now - self._indexed_ns >= BLOCK_NS or self._size - self._indexed_at >= BLOCK_BYTES:
-            start = self._size - len(data) - (0 if self._raw else FRAME.size)
             try:
-                os.write(self._index_fd, RECORD.pack(start, now))
+                os.write(self._index_fd, RECORD.pack(self._size - size, now))
             except OSError:
                 return  # the time of this block is lost, its bytes are not
             self._indexed_at, self._indexed_ns = self._size, now
