@@ -96,7 +96,14 @@ def sched_setattr(
     syscall("sched_setattr", 0, attr, 0, obj=f"policy {policy}")
 
 
-def prlimit(resource: int, soft: int, hard: int, obj: str = "") -> None:
-    """Limits of this process; -1 is infinity."""
+def hard_limit(resource: int, pid: int = 0) -> int:
+    """A process's hard limit; all bits set is infinity."""
+    buffer = ctypes.create_string_buffer(16)
+    syscall("prlimit64", pid, resource, None, buffer, obj=resource)
+    return int(struct.unpack("QQ", buffer.raw)[1])
+
+
+def prlimit(resource: int, soft: int, hard: int, obj: str = "", *, pid: int = 0) -> None:
+    """Limits of a process; -1 is infinity."""
     limits = struct.pack("QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
-    syscall("prlimit64", 0, resource, limits, None, obj=obj or resource)
+    syscall("prlimit64", pid, resource, limits, None, obj=obj or resource)

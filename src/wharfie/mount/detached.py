@@ -248,6 +248,7 @@ def _overlay_by_descriptor(overlay: _Overlay, ids: _Idmap | None) -> int:
             return fd
 
         fs = keep(k.fsopen("overlay"))
+        k.fsconfig_string(fs, "source", "overlay")
         for path in overlay.lower:
             k.fsconfig_fd(fs, "lowerdir+", keep(_layer(path, ids)))
         if overlay.upper:
