@@ -23,7 +23,7 @@ import msgspec
 
 from wharfie.errdefs import DataLoss, FailedPrecondition, Unauthenticated, Unsupported
 from wharfie.registry import Credentials
-from wharfie.registry.errors import Context, from_answer, quote, redact, unauthenticated
+from wharfie.registry.errors import Context, drop, from_answer, quote, redact, unauthenticated
 from wharfie.registry.hosts import Host, Tls, example_path, hosts_for
 from wharfie.registry.transport import Body, Request, Response, Transport, read_document
 
@@ -108,7 +108,7 @@ class Authorizer:
         fresh = next((c for c in challenges if c.scheme in {"bearer", "basic"}), None)
         if fresh is None:
             if challenges:
-                response.close()
+                drop(response)
                 names = ", ".join(quote(c.scheme, 20) for c in challenges)
                 raise Unsupported(
                     f"{context.operation}: {context.registry} asks for {names}, known are Basic and Bearer"
@@ -120,7 +120,7 @@ class Authorizer:
             self._cache.forget(self._key(fresh, scopes))
         if fresh.scheme == "basic" and not self._credentials.username:
             return response
-        response.close()
+        drop(response)
         self._challenge = fresh
         return self._transport.send(self._with_auth(request, context, fresh, scopes), context, cancel)
 
@@ -183,7 +183,7 @@ def fetch_token(
         url, method = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", "GET"
     response = transport.send(Request(server, method, url, headers, secret, body), context)
     if response.status in {401, 403}:
-        response.close()
+        drop(response)
         raise unauthenticated(context)
     if response.status != 200:
         raise from_answer(context, response, what=f"no token server at {redact(realm)}")
@@ -256,7 +256,7 @@ def verify(transport: Transport, registry: str, credentials: Credentials) -> Log
     response = transport.send(request, context)
     if response.status == 401:
         challenges = parse_challenges(", ".join(response.headers.getlist("WWW-Authenticate")))
-        response.close()
+        drop(response)
         challenge = next((c for c in challenges if c.scheme in {"bearer", "basic"}), None)
         if challenge is None:
             raise Unsupported(f"{context.operation}: it asks for neither Basic nor Bearer")
@@ -271,14 +271,14 @@ def verify(transport: Transport, registry: str, credentials: Credentials) -> Log
             raise _refused(context) from None
         response = transport.send(request._replace(secret_headers={"Authorization": value}), context)
         if response.status == 200:
-            response.close()
+            drop(response)
             return LoginResult("Login Succeeded", refresh)
         if response.status == 401:
-            response.close()
+            drop(response)
             raise _refused(context)
     if response.status != 200:
         raise from_answer(context, response, what="no registry (its /v2/ does not exist)")
-    response.close()
+    drop(response)
     return LoginResult("Login Succeeded")
 
 

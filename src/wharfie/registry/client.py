@@ -14,7 +14,7 @@ from urllib3 import exceptions as u3
 from wharfie.errdefs import DataLoss, FailedPrecondition, NotFound, Unavailable, Unsupported, WharfieError
 from wharfie.registry import Credentials, RegistryOptions
 from wharfie.registry.auth import Authorizer, LoginResult, TokenCache, verify
-from wharfie.registry.errors import Context, connection_error, from_answer, quote, redact
+from wharfie.registry.errors import Context, connection_error, drop, from_answer, quote, redact
 from wharfie.registry.hosts import Host, example_path, hosts_for
 from wharfie.registry.transport import Body, Request, Response, Transport, read_document
 from wharfie.spec.digest import hasher, is_digest, sha256
@@ -235,7 +235,7 @@ class Repository:
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
         digest = name if is_digest(name) else response.headers.get("Docker-Content-Digest", "")
         length = response.headers.get("Content-Length", "")
-        response.close() if response.status != 200 else response.drain_conn()
+        drop(response)
         # A HEAD answer has no body to say why, and not every registry answers HEAD fully: a GET settles both.
         if response.status != 200 or not is_digest(digest) or not length.isdigit() or not media_type:
             media_type, data, digest = self._get_manifest(host, name)
@@ -292,7 +292,7 @@ class Repository:
             start = _range_start(response.headers.get("Content-Range", ""))
         length = response.headers.get("Content-Length", "")
         if start not in {0, offset} or (length.isdigit() and start + int(length) != descriptor.size):
-            response.close()
+            drop(response)
             raise DataLoss(
                 f"{self.context.operation}: blob {descriptor.digest} of {descriptor.size} bytes is announced with {quote(length)} from byte {start}"
             )
@@ -312,7 +312,7 @@ class Repository:
         headers = {"Range": f"bytes={offset}-{descriptor.size - 1}"} if offset else {}
         response = self.transport.send(Request(host, "GET", url, headers), self.context, self.cancel)
         if response.status not in {200, 206}:
-            response.close()
+            drop(response)
             return None
         return self._stream(response, url, descriptor, offset)
 

@@ -31,6 +31,7 @@ from wharfie.errdefs import (
 )
 
 MAX_ERROR_BYTES = 8192
+_DRAIN_BYTES = 65536
 _QUERY = re.compile(r"\?[^\s\"'<>]*")
 _USERINFO = re.compile(r"//[^/\s@]*@")
 
@@ -112,13 +113,29 @@ def unauthenticated(context: Context, said: str = "") -> Unauthenticated:
     return Unauthenticated(f"{context.operation}: {host} wants a login{said}", hint=f"run: wharfie login {host}")
 
 
+def drop(response: urllib3.BaseHTTPResponse) -> None:
+    """Let go of an answer whose body (or the rest of it) is of no interest; keep the connection where that is cheap.
+
+    Not `close()`: for an answer without a body it neither closes the connection nor gives it back.
+    """
+    left = response.length_remaining
+    try:
+        if left is not None and left <= _DRAIN_BYTES:
+            response.read(decode_content=False)
+        else:
+            response.close()
+    except (u3.HTTPError, OSError):
+        response.close()
+    response.release_conn()
+
+
 def _registry_error(response: urllib3.BaseHTTPResponse) -> tuple[str, str]:
     try:
         body = response.read(MAX_ERROR_BYTES, decode_content=False) or b""
     except (u3.HTTPError, OSError):
         return "", ""
     finally:
-        response.close()
+        drop(response)
     try:
         document: Any = msgspec.json.decode(body)
         error = document["errors"][0]

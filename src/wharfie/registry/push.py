@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from wharfie.errdefs import DataLoss, FailedPrecondition, Unavailable
 from wharfie.registry.client import Repository
-from wharfie.registry.errors import from_answer, redact
+from wharfie.registry.errors import drop, from_answer, redact
 from wharfie.registry.hosts import Host
 from wharfie.registry.transport import Response, wait
 from wharfie.spec.image import Descriptor
@@ -32,7 +32,7 @@ class Upload:
     def has_blob(self, digest: str) -> bool:
         url = self._repository.url(self._host, f"blobs/{digest}")
         response = self._send("HEAD", url)
-        response.close() if response.status != 200 else response.drain_conn()
+        drop(response)
         if response.status in {401, 403}:
             raise from_answer(self._context, response)
         return response.status == 200
@@ -40,7 +40,7 @@ class Upload:
     def has_manifest(self, descriptor: Descriptor) -> bool:
         url = self._repository.url(self._host, f"manifests/{descriptor.digest}")
         response = self._send("HEAD", url, {"Accept": descriptor.media_type})
-        response.close() if response.status != 200 else response.drain_conn()
+        drop(response)
         return response.status == 200
 
     def mount(self, digest: str, source: str) -> bool:
@@ -49,9 +49,9 @@ class Upload:
         scope = f"repository:{source}:pull"
         response = self._send("POST", url, more_scopes=(scope,))
         location = response.headers.get("Location", "")
-        response.drain_conn()
+        drop(response)
         if response.status == 202 and location:  # an upload was opened instead; leave none behind
-            self._send("DELETE", urljoin(url, location)).close()
+            drop(self._send("DELETE", urljoin(url, location)))
         return response.status == 201
 
     def blob(self, descriptor: Descriptor, open_fd: Callable[[], int], sent: Sent) -> None:
@@ -65,7 +65,7 @@ class Upload:
             try:
                 response = self._put_whole(descriptor, open_fd, sent)
                 if response.status == 413 and descriptor.size > PATCH_BYTES:
-                    response.close()
+                    drop(response)
                     response = self._put_pieces(descriptor, open_fd, sent)
             except Unavailable:
                 if attempt >= _ATTEMPTS:
@@ -73,11 +73,11 @@ class Upload:
                 self._pause(attempt)
                 continue
             if response.status in {429, 500, 502, 503, 504} and attempt < _ATTEMPTS:
-                response.close()
+                drop(response)
                 self._pause(attempt)
                 continue
             if response.status in {201, 204}:
-                response.drain_conn()
+                drop(response)
                 return
             if response.status == 400:
                 error = from_answer(self._context, response, what="")
@@ -90,7 +90,7 @@ class Upload:
         response = self._send("PUT", url, {"Content-Type": media_type}, body=data)
         if response.status not in {200, 201, 202}:
             raise from_answer(self._context, response, what="no such repository")
-        response.drain_conn()
+        drop(response)
         stored = response.headers.get("Docker-Content-Digest", digest)
         if stored != digest:
             raise DataLoss(
@@ -121,12 +121,12 @@ class Upload:
         response = self._send("POST", url, {"Content-Length": "0"})
         if response.status != 202 or "Location" not in response.headers:
             if response.status == 202:
-                response.close()
+                drop(response)
                 raise Unavailable(
                     f"{self._context.operation}: {self._host.authority} opens an upload without saying where"
                 )
             raise from_answer(self._context, response, what="no such repository")
-        response.drain_conn()
+        drop(response)
         return self._checked(urljoin(url, response.headers["Location"]))
 
     def _checked(self, location: str) -> str:
@@ -161,7 +161,7 @@ class Upload:
             )
             if response.status != 202:
                 return response
-            response.drain_conn()
+            drop(response)
             url = self._checked(urljoin(url, response.headers.get("Location", url)))
             last = response.headers.get("Range", "").rpartition("-")[2]
             offset = int(last) + 1 if last.isdigit() and start < int(last) + 1 <= end else end

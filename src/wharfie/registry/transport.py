@@ -25,7 +25,7 @@ from urllib3.response import HTTPResponse
 
 from wharfie.errdefs import Cancelled, DataLoss, FailedPrecondition, Unavailable
 from wharfie.registry import RegistryOptions
-from wharfie.registry.errors import Context, redact, translated
+from wharfie.registry.errors import Context, drop, redact, translated
 from wharfie.registry.hosts import Host, Tls
 from wharfie.registry.proxy import proxy_for
 
@@ -64,8 +64,10 @@ class Transport:
     def close(self) -> None:
         with self._lock:
             pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.clear()
+        for manager in pools.values():
+            for key in manager.pools.keys():  # noqa: SIM118 - its container refuses to be iterated
+                manager.pools[key].close()
+            manager.clear()
 
     def send(self, request: Request, context: Context, cancel: threading.Event | None = None) -> Response:
         """Send, following redirects and trying again where that can help. The body of the answer is not read yet.
@@ -87,9 +89,7 @@ class Transport:
                 if last or response.status not in _BUSY:
                     return response
                 delay_s = self._retry_after(response) or self._backoff(attempt)
-                response.drain_conn() if int(
-                    response.headers.get("Content-Length") or 1 << 20
-                ) < 65536 else response.close()
+                drop(response)
             _log.debug(
                 "retry method=%s url=%s attempt=%d delay_s=%.2f", request.method, redact(request.url), attempt, delay_s
             )
@@ -102,7 +102,7 @@ class Transport:
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return response
             target = urljoin(hop.url, response.headers["Location"])
-            response.close()
+            drop(response)
             scheme = urlsplit(target).scheme
             if scheme not in {"http", "https"} or (urlsplit(hop.url).scheme == "https" and scheme != "https"):
                 raise FailedPrecondition(
