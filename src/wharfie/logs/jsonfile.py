@@ -271,7 +271,7 @@ class JsonFileCopier:
         block = self.next_block()
         if block is None:
             return CAUGHT_UP
-        out = []
+        out: list[bytes] = []
         for stream, at, data in block:
             body = self._stamper.stamp(stream, at, data) if self._stamper.active else data
             out += (FRAME.pack(stream, len(body)), body) if self._request.multiplexed else (body,)

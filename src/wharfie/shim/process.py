@@ -61,6 +61,7 @@ class StdioEnds:
         self.stdio = Stdio()
         self._ours: list[tuple[int, int]] = []
         self._theirs: list[int] = []
+        self._terminal = terminal
         if terminal:
             return
         theirs: list[int | None] = [None]
@@ -88,6 +89,8 @@ class StdioEnds:
                 streams.set_stdin(fd)
             else:
                 streams.add_output(fd, stream)
+        if self.stdio.stdin is None and not self._terminal:
+            streams.no_stdin()
         self.close()
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ from wharfie.shim.loop import ERR, HUP, IN, OUT, RDHUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-
     from wharfie.logs import Copier, Request
     from wharfie.shim.loop import Loop
     from wharfie.shim.streams import Streams

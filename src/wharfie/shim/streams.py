@@ -53,6 +53,7 @@ class Streams:
         self._outputs: dict[int, int] = {}
         self._paused = False
         self._stdin = -1
+        self._stdin_to_come = True
         self._stdin_pending = bytearray()
         self._stdin_closing = False
         self.console = -1
@@ -67,12 +68,14 @@ class Streams:
     def set_stdin(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._stdin = fd
+        self._stdin_arrived()
 
     def set_console(self, fd: int) -> None:
         """A pty's master: output and stdin in one."""
         self.console = fd
         self.add_output(fd, 1)
         self._stdin = fd
+        self._stdin_arrived()
 
     def resize(self, width: int, height: int) -> None:
         if self.console >= 0:
@@ -169,12 +172,24 @@ class Streams:
     def stdin_room(self) -> bool:
         return len(self._stdin_pending) < _STDIN_HIGH
 
+    def no_stdin(self) -> None:
+        """The process runs without one: what clients send goes nowhere."""
+        self._stdin_to_come = False
+        self._stdin_pending.clear()
+        self._rewatch_clients()
+
+    def _stdin_arrived(self) -> None:
+        self._stdin_to_come = False
+        if self._stdin_pending or self._stdin_closing:
+            self._flush_stdin(0)
+
     def write_stdin(self, data: bytes) -> None:
-        if self._stdin < 0 or self._stdin_closing:
+        if (self._stdin < 0 and not self._stdin_to_come) or self._stdin_closing:
             return
         had_room = self.stdin_room()
         self._stdin_pending += data
-        self._flush_stdin(0)
+        if not self._stdin_to_come:
+            self._flush_stdin(0)
         if had_room and not self.stdin_room():
             self._rewatch_clients()
 
@@ -222,7 +237,7 @@ class Streams:
     def close_stdin(self) -> None:
         """Close once everything written has been taken."""
         self._stdin_closing = True
-        if not self._stdin_pending:
+        if not self._stdin_pending and not self._stdin_to_come:
             self._close_stdin()
 
     def _close_stdin(self) -> None:

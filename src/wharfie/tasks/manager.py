@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Sequence
 
@@ -69,7 +70,7 @@ class Manager:
             if isinstance(e, Unavailable):
                 raise Unavailable(f"create task {request.container_id!r}: its shim was killed") from e
             raise
-        self._tasks[request.namespace, request.container_id] = task
+        self._keep(task)
         return task
 
     async def _fork_shim(self, request: CreateRequest, run: str) -> ShimTask:
@@ -103,6 +104,13 @@ class Manager:
             request.namespace, request.container_id, request.bundle, forked.pidfd, client, private, self._shim_died
         )
 
+    def _keep(self, task: ShimTask) -> None:
+        self._tasks[task.namespace, task.container_id] = task
+        task.gone = self._forget
+
+    def _forget(self, task: ShimTask) -> None:
+        self._tasks.pop((task.namespace, task.container_id), None)
+
     async def recover(self, namespace: str, container_id: str) -> ShimTask | None:
         run = self._run_directory(namespace, container_id)
         task = self._tasks.get((namespace, container_id))
@@ -121,7 +129,7 @@ class Manager:
             except (OSError, Unavailable):
                 pass  # it ended between our look and our call
             else:
-                self._tasks[namespace, container_id] = task
+                self._keep(task)
                 return task
         await self._sweep(namespace, container_id, run, bundle)
         return None
@@ -150,7 +158,7 @@ class Manager:
     # -- after a death
 
     async def _shim_died(self, task: ShimTask) -> TaskExit:
-        self._tasks.pop((task.namespace, task.container_id), None)
+        self._forget(task)
         run = self._run_directory(task.namespace, task.container_id)
         await self._sweep(task.namespace, task.container_id, run, task.bundle)
         task.close()
@@ -190,8 +198,6 @@ class Manager:
             try:
                 answer = await _read_all(reader)
             except BaseException:
-                import signal
-
                 signal.pidfd_send_signal(forked.pidfd, signal.SIGKILL)
                 raise
             finally:

@@ -46,6 +46,7 @@ class ShimTask:
         self._deleted = False
         self._closed = False
         self._after: asyncio.Task[TaskExit] | None = None
+        self.gone: Callable[[ShimTask], None] = lambda _: None
         loop.add_reader(pidfd, self._shim_ended)
 
     def _shim_ended(self) -> None:
@@ -162,6 +163,7 @@ class ShimTask:
             self._deleted = False
             raise
         self.close()
+        self.gone(self)
         return TaskExit(answer["exit_status"], answer["exited_at_s"], answer["oom"])
 
     async def abandon(self) -> None:

@@ -28,6 +28,10 @@ ENTRIES = {
     "volume-mount": "wharfie.daemon.services.volumes_worker:mount",
     "volume-unmount": "wharfie.daemon.services.volumes_worker:unmount",
     "volume-copy-up": "wharfie.daemon.services.volumes_worker:copy_up",
+    "archive-stat": "wharfie.daemon.services.archive_worker:stat_path",
+    "archive-get": "wharfie.daemon.services.archive_worker:get",
+    "archive-put": "wharfie.daemon.services.archive_worker:put",
+    "archive-export": "wharfie.daemon.services.archive_worker:export",
     "echo": "wharfie.zygote.entries:echo",
 }
 
@@ -35,7 +39,7 @@ PRELOAD = (
     "encodings.idna", "wharfie.rpc.blocking", "wharfie.logs.chunks_writer", "wharfie.logs.jsonfile",
     "wharfie.shim.serve", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux",
     "wharfie.runtime.external", "wharfie.zygote.unpack",
-    "wharfie.daemon.services.volumes_worker",
+    "wharfie.daemon.services.volumes_worker", "wharfie.daemon.services.archive_worker",
 )  # fmt: skip
 """Imported before the first fork, so that no child imports anything on its way."""
 
@@ -50,11 +54,11 @@ def load(name: str, table: dict[str, str] = ENTRIES) -> Entry:
     return entry
 
 
-def run_worker(entry: Entry, args: bytes, fds: Sequence[int]) -> int:
+def run_worker(name: str, args: bytes, fds: Sequence[int]) -> int:
     """Run a worker whose first descriptor takes the result: b"+" and bytes, or b"-" and an error document."""
     out, *rest = fds
     try:
-        answer = b"+" + (entry(args, rest) or b"")
+        answer = b"+" + (load(name)(args, rest) or b"")
         code = 0
     except BaseException as e:
         answer = b"-" + json.dumps(to_document(e)).encode()

@@ -114,11 +114,10 @@ def _child(request: dict[str, str], args: bytes, fds: list[int]) -> None:
             os.close(log)
         set_title(request.get("title") or f"wharfie-{request['entry']}")
         gc.enable()
-        entry = load(request["entry"])
         if request.get("result"):
-            code = run_worker(entry, args, fds)
+            code = run_worker(request["entry"], args, fds)
         else:
-            entry(args, fds)
+            load(request["entry"])(args, fds)
             code = 0
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else 1

@@ -18,13 +18,12 @@ class BareEngine:
         self._go = -1
 
     def _spawn(self, process, stdio, wait_fd=None) -> Started:
-        master = slave = -1
-        if process.terminal:
-            master, slave = os.openpty()
-            os.set_inheritable(slave, True)
         program = process.args[0]
         if not os.path.exists(program):
             raise NotFound(f"exec {program!r}: no such file")
+        master = slave = -1
+        if process.terminal:
+            master, slave = os.openpty()
         pid = os.fork()
         if pid == 0:
             try:
@@ -87,3 +86,15 @@ class BareEngine:
 
     def delete(self, *, force=False) -> None:
         pass
+
+
+def fail(args: bytes, fds) -> bytes:
+    raise NotFound(f"look for {args.decode()!r}: no such thing", hint="look elsewhere", path="/x")
+
+
+def sleep(args: bytes, fds) -> bytes:
+    import time
+
+    os.write(fds[0], b"%d" % os.getpid())
+    time.sleep(60)
+    return b""
