@@ -42,8 +42,6 @@ _SOCKET_FAMILIES = (
 )  # fmt: skip
 """(mask, value) that together cover the families 0–47 but AF_ALG (38, CVE-2026-31431) and AF_VSOCK (40: it reaches the
 hypervisor around every network namespace)."""
-_SOCKETCALLS = ((0xFFFFFFFE, 2), (0xFFFFFFFC, 4), (0xFFFFFFF8, 8), (0xFFFFFFF0, 16))
-"""The multiplexer's operations 2–31: all but SYS_SOCKET, whose family stands behind a pointer that no filter reads."""
 
 
 def _masked(name: str, covers: tuple[tuple[int, int], ...], index: int = 0) -> list[SeccompSyscall]:
@@ -70,7 +68,9 @@ def default_profile(architecture: str, caps: frozenset[str], kernel: tuple[int, 
         names.update(BY_CAPABILITY.get(cap, ()))
     rules = [SeccompSyscall(sorted(names), _ALLOW)]
     rules += _masked("socket", _SOCKET_FAMILIES)
-    rules += _masked("socketcall", _SOCKETCALLS)
+    # The 32-bit multiplexer hides the family behind a pointer that no filter reads. It needs a rule of its own, with an
+    # errno of its own: libseccomp adds socketcall(SYS_SOCKET) to what allows socket, and drops rules equal to the default.
+    rules.append(SeccompSyscall(["socketcall"], _ERRNO, errno_ret=_ENOSYS))
     rules += [
         SeccompSyscall(["personality"], _ALLOW, args=[SeccompArg(0, value, "SCMP_CMP_EQ")]) for value in _PERSONALITIES
     ]
