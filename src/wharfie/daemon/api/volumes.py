@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -22,19 +21,6 @@ class _Create(msgspec.Struct, rename="pascal", forbid_unknown_fields=True):
     cluster_volume_spec: Any = None
 
 
-def document(volume: Volume) -> dict[str, Any]:
-    """A volume as inspect and list show it."""
-    return {
-        "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(volume.created_s)),
-        "Driver": volume.driver,
-        "Labels": volume.labels or None,
-        "Mountpoint": volume.mountpoint,
-        "Name": volume.name,
-        "Options": volume.options or None,
-        "Scope": "local",
-    }
-
-
 async def _create(call: Call) -> web.StreamResponse:
     data = await call.body()
     try:
@@ -47,7 +33,7 @@ async def _create(call: Call) -> web.StreamResponse:
     volume = await volumes.create(
         request.name, driver=request.driver, options=request.driver_opts, labels=request.labels
     )
-    return call.json(document(volume), 201)
+    return call.json(volume.document(), 201)
 
 
 def labels_match(labels: dict[str, str], wanted: list[str]) -> bool:
@@ -87,12 +73,12 @@ def boolean(name: str, values: list[str]) -> bool:
 async def _list(call: Call) -> web.StreamResponse:
     volumes: Volumes = call.engine.volumes
     filters = call.filters(("dangling", "driver", "label", "name"))
-    found = [document(v) for v in volumes.all() if _accepts(volumes, filters, v)]
+    found = [v.document() for v in volumes.all() if _accepts(volumes, filters, v)]
     return call.json({"Volumes": found, "Warnings": None})
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(document(call.engine.volumes.get(call.params["name"])))
+    return call.json(call.engine.volumes.get(call.params["name"]).document())
 
 
 async def _remove(call: Call) -> web.StreamResponse:

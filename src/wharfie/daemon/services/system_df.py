@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from wharfie.daemon.api.volumes import document as volume_document
 from wharfie.daemon.services import images_list
 from wharfie.daemon.services.container import Container
 from wharfie.daemon.services.images import Images
@@ -84,7 +83,7 @@ def _container(engine: Engine, container: Container) -> Document:
 def _volumes(volumes: Volumes) -> list[Document]:
     return [
         {
-            **volume_document(v),
+            **v.document(),
             "UsageData": {"RefCount": len(volumes.users(v.name)), "Size": disk_usage(v.mountpoint)},
         }
         for v in volumes.all()

@@ -19,7 +19,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -65,6 +65,18 @@ class Volume(NamedTuple):
     @property
     def anonymous(self) -> bool:
         return LABEL_ANONYMOUS in self.labels
+
+    def document(self) -> dict[str, Any]:
+        """As inspect and list show it."""
+        return {
+            "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.created_s)),
+            "Driver": self.driver,
+            "Labels": self.labels or None,
+            "Mountpoint": self.mountpoint,
+            "Name": self.name,
+            "Options": self.options or None,
+            "Scope": "local",
+        }
 
 
 class Volumes:

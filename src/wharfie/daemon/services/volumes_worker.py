@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from wharfie.daemon.services.archive_unpack import remove
 from wharfie.errdefs import FailedPrecondition
 from wharfie.fsutil.beneath import open_in_root
 from wharfie.mount import Mount
@@ -99,7 +100,7 @@ def _fill_beside(source: int, directory: str) -> None:
     temporary = f"{name}.fill"
     at = os.open(parent, _DIRECTORY)
     try:
-        _remove(at, temporary)
+        remove(at, temporary)
         os.mkdir(temporary, 0o700, dir_fd=at)
         destination = os.open(temporary, _DIRECTORY, dir_fd=at)
         try:
@@ -109,26 +110,10 @@ def _fill_beside(source: int, directory: str) -> None:
             os.close(destination)
         os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=at)
     except BaseException:
-        _remove(at, temporary)
+        remove(at, temporary)
         raise
     finally:
         os.close(at)
-
-
-def _remove(at: int, name: str) -> None:
-    """Remove what `name` is, whole trees too; nothing there is fine."""
-    try:
-        os.unlink(name, dir_fd=at)
-    except FileNotFoundError:
-        pass
-    except IsADirectoryError:
-        inside = os.open(name, _DIRECTORY, dir_fd=at)
-        try:
-            for child in os.listdir(inside):
-                _remove(inside, child)
-        finally:
-            os.close(inside)
-        os.rmdir(name, dir_fd=at)
 
 
 def _copy_tree(source: int, destination: int, names: dict[tuple[int, int], int]) -> None:
