@@ -75,8 +75,18 @@ class Entries:
         except FileNotFoundError:
             raise NotFound(f"look up snapshot {key!r}: no such snapshot") from None
 
-    def add(self, record: Record, directories: tuple[str, ...] = (), *, fsync: bool = False) -> str:
-        """Make the entry with empty `directories` in it; its path. Raises AlreadyExists."""
+    def add(
+        self,
+        record: Record,
+        directories: tuple[str, ...] = (),
+        *,
+        moved: dict[str, str] | None = None,
+        fsync: bool = False,
+    ) -> str:
+        """Make the entry with empty `directories` in it, and `moved` things (name: path); its path.
+
+        Raises: AlreadyExists; moved things are gone then too.
+        """
         path = self.path(record.info.name)
         part = self.temporary()
         with self.working():
@@ -84,6 +94,8 @@ class Entries:
             try:
                 for name in directories:
                     os.mkdir(os.path.join(part, name), 0o755)
+                for name, source in (moved or {}).items():
+                    os.rename(source, os.path.join(part, name))
                 _write(part, record, fsync=fsync)
                 os.rename(part, path)
             except BaseException as e:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from wharfie.errdefs import FailedPrecondition, InvalidArgument
+from wharfie.errdefs import FailedPrecondition, InvalidArgument, Unsupported
 from wharfie.snapshots import Probe, Snapshotter
 
 LADDER = ("erofs", "overlay", "native")
@@ -20,14 +21,26 @@ def open_snapshotter(name: str, root: str, state: str) -> Snapshotter:
     """Open or create the store of `name` below the engine's root; nothing is mounted. Raises InvalidArgument."""
     if name not in LADDER:
         raise InvalidArgument(f"open snapshotter {name!r}: unknown", hint=f"known are {', '.join(LADDER)}")
-    path = directory(name, root)
-    if name == "erofs":
-        from wharfie.snapshots.erofs.snapshotter import ErofsSnapshotter
+    if sys.platform != "win32":
+        path = directory(name, root)
+        if name == "erofs":
+            from wharfie.snapshots.erofs.snapshotter import ErofsSnapshotter
 
-        erofs = ErofsSnapshotter(path, state)
-        erofs.create()
-        return erofs
-    raise InvalidArgument(f"open snapshotter {name!r}: not here yet")
+            erofs = ErofsSnapshotter(path, state)
+            erofs.create()
+            return erofs
+        if name == "overlay":
+            from wharfie.snapshots.overlay.snapshotter import OverlaySnapshotter
+
+            overlay = OverlaySnapshotter(path, state)
+            overlay.create()
+            return overlay
+        from wharfie.snapshots.native.snapshotter import NativeSnapshotter
+
+        native = NativeSnapshotter(path)
+        native.create()
+        return native
+    raise Unsupported(f"open snapshotter {name!r}: it is one of Linux")
 
 
 def probe(name: str, root: str) -> Probe:

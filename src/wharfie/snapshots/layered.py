@@ -150,19 +150,23 @@ class Layered:
 
     def assemble(self, name: str, parent: str | None, diff_id: str, *, labels: dict[str, str] | None = None) -> None:
         with self._entries.adding():
-            try:
-                there = self._entries.get(name)
-            except NotFound:
-                pass
-            else:
-                if (there.info.parent, there.diff_id, there.info.kind) == (parent, diff_id, KIND_COMMITTED):
-                    return
-                raise Conflict(f"assemble snapshot {name!r}: it exists with another parent or layer")
+            if self._assembled(name, parent, diff_id):
+                return
             if not self.has_layer(diff_id):
                 raise NotFound(f"assemble snapshot {name!r}: no layer {diff_id} in {self.name!r}")
             if parent is not None:
                 self._committed(parent, f"assemble snapshot {name!r}")
             self._entries.add(Record(new_info(name, KIND_COMMITTED, parent, labels), diff_id), fsync=True)
+
+    def _assembled(self, name: str, parent: str | None, diff_id: str) -> bool:
+        """Whether `name` exists, and just so. Raises Conflict where it is something else."""
+        try:
+            there = self._entries.get(name)
+        except NotFound:
+            return False
+        if (there.info.parent, there.diff_id, there.info.kind) == (parent, diff_id, KIND_COMMITTED):
+            return True
+        raise Conflict(f"assemble snapshot {name!r}: it exists with another parent or layer")
 
     def _committed(self, name: str, doing: str) -> Record:
         try:

@@ -51,7 +51,7 @@ _OVERLAY = (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
 def _try_erofs(place: str) -> str:
     from wharfie.snapshots.erofs.attach import mount_file
     from wharfie.snapshots.erofs.image import BLOCK_BYTES, write_metadata
-    from wharfie.snapshots.erofs.tree import Tree
+    from wharfie.snapshots.tree import Tree
 
     parts: list[bytes] = []
     head = write_metadata(Tree(), BLOCK_BYTES, bytes(16), parts.append)

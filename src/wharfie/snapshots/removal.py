@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -25,7 +26,7 @@ def remove_tree(path: str) -> None:
     else:
         parent = os.open(os.path.dirname(path) or ".", _DIRECTORY)
         try:
-            _empty(parent, os.path.basename(path))
+            empty_below(parent, os.path.basename(path))
         finally:
             os.close(parent)
 
@@ -33,44 +34,47 @@ def remove_tree(path: str) -> None:
 if sys.platform != "win32":
     _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-    def _empty(parent: int, name: str) -> None:
-        """Remove the directory `name` of `parent`: depth first, at most a few descriptors open, moving deep ones up."""
-        top = os.open(name, _DIRECTORY, dir_fd=parent)
-        serial = 0
+    def empty_below(parent: int, name: str | bytes) -> None:
+        """Remove the directory `name` of `parent` and all below, however deep: with two descriptors, up by `..`."""
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        above: list[tuple[str, tuple[int, int]]] = []
+        pending = [_unlink_files(fd)]
         try:
-            pending = [""]
-            while pending:
-                current = pending[-1]
-                fd = os.open(current, _DIRECTORY, dir_fd=top) if current else os.dup(top)
-                found = []
-                try:
-                    with os.scandir(fd) as entries:
-                        for entry in entries:
-                            if entry.is_dir(follow_symlinks=False):
-                                found.append(entry.name)
-                            else:
-                                os.unlink(entry.name, dir_fd=fd)
-                    if current:
-                        # Directories of directories move up, so that no path gets longer than one name.
-                        for i, directory in enumerate(found):
-                            try:
-                                os.rmdir(directory, dir_fd=fd)
-                            except OSError:
-                                moved = f".wh-{serial}-{i}"
-                                os.rename(directory, moved, src_dir_fd=fd, dst_dir_fd=top)
-                                pending.append(moved)
-                        serial += 1
-                        pending.remove(current)
-                        os.rmdir(current, dir_fd=top)
-                    elif found:
-                        pending += found
-                    else:
-                        pending.pop()
-                finally:
+            while True:
+                if pending[-1]:
+                    child = pending[-1].pop()
+                    st = os.fstat(fd)
+                    below = os.open(child, _DIRECTORY, dir_fd=fd)
                     os.close(fd)
+                    fd = below
+                    above.append((child, (st.st_dev, st.st_ino)))
+                    pending.append(_unlink_files(fd))
+                    continue
+                pending.pop()
+                if not above:
+                    break
+                child, identity = above.pop()
+                up = os.open("..", _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = up
+                st = os.fstat(fd)
+                if (st.st_dev, st.st_ino) != identity:
+                    raise OSError(errno.EAGAIN, "remove tree: somebody moves directories in it", name)
+                os.rmdir(child, dir_fd=fd)
         finally:
-            os.close(top)
+            os.close(fd)
         os.rmdir(name, dir_fd=parent)
+
+    def _unlink_files(fd: int) -> list[str]:
+        """Unlink what is no directory; names of the directories."""
+        found = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    found.append(entry.name)
+                else:
+                    os.unlink(entry.name, dir_fd=fd)
+        return found
 
 
 def measure(path: str) -> Usage:

@@ -9,6 +9,7 @@ Layout of a file ("aligned"): [4096 bytes: superblock][file data, each file on a
 superblock is written last. Uncompressed, 4 KiB blocks, features of Linux 5.4 only. An image is a pure function of its
 tar; never is one mounted that came from somewhere else.
 
-`tree` turns entries into inodes, `image` lays them out and writes them, `build` is the one pass, `reader` looks things
-up in a written file, `attach` mounts them.
+`image` lays inodes out and writes them, `build` is the one pass, `reader` looks things up in a written file, `attach`
+mounts them.
+
 """

@@ -13,7 +13,7 @@ from wharfie.archive.pipeline import Ahead, Behind, Segments
 from wharfie.archive.scan import Scanner
 from wharfie.errdefs import ResourceExhausted
 from wharfie.snapshots.erofs.image import BLOCK_BITS, BLOCK_BYTES, HOLE, write_metadata
-from wharfie.snapshots.erofs.tree import Node, Tree
+from wharfie.snapshots.tree import Node, Tree
 
 _ZEROS = memoryview(bytes(1 << 16))
 _MAX_CHUNKS = 1 << 20

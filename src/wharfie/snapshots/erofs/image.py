@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from wharfie.archive.entry import BLOCK, CHAR, DIRECTORY, FIFO, REGULAR, SYMLINK
 from wharfie.errdefs import DataLoss
-from wharfie.snapshots.erofs.tree import Node, Tree
+from wharfie.snapshots.tree import Node, Tree
 
 BLOCK_BYTES = 4096
 BLOCK_BITS = 12
