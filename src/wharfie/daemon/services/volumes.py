@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes: directories that outlive containers, `<root>/volumes/<name>/_data`.
 
-For containers: `attach` makes or finds a volume, notes who uses it and fills it from the image; `detach` lets go. Nothing
-is needed at start and exit: an nfs or tmpfs volume is mounted as long as any container has it.
+For the container service, in order:
+    volume = await volumes.create(name, …, container_id=id)   # made or found, and kept for `id` from then on
+    source = volumes.source(volume)                           # what to bind; idmap it where volume.idmap
+    await volumes.copy_up(id, rootfs_mounts, [(volume.name, target), …])   # fills empty ones from the image
+    await volumes.activate(id)                                # at start: mounts nfs and tmpfs volumes
+    await volumes.deactivate(id)                              # at exit
+    volumes.release_in(db, ns, id, remove_anonymous=…)        # in the transaction that deletes the container; then
+    await volumes.sweep()
+A create that fails calls `release(id, remove_anonymous=True)`.
 
 Who uses a volume stands in `refs` (container -> volume). A volume that is going has `removing` set in the transaction
 that lets go of it, so a kill at any moment leaves either a volume that is whole or one whose removal `open` finishes.
@@ -12,28 +19,27 @@ A volume appears and disappears by rename. Volumes are the engine's, not a names
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from wharfie.daemon.services.system_usage import disk_usage
 from wharfie.daemon.services.volumes_options import LocalMount, parse_local
-from wharfie.daemon.state import DEFAULT_NAMESPACE, AttachedVolume, ContainerImage, Engine
-from wharfie.errdefs import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported, WharfieError
+from wharfie.daemon.state import DEFAULT_NAMESPACE, Engine
+from wharfie.errdefs import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
 from wharfie.metadata import KIND_CONTAINER, Ref, refs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
 
-    from wharfie.oci.mounts import MountRequest
+    from wharfie.mount import Mount
 
 KIND_VOLUME = "volume"
 LABEL_ANONYMOUS = "com.docker.volume.anonymous"
@@ -49,7 +55,6 @@ TABLES = (
         """,
     ),
 )
-_log = logging.getLogger("wharfie.daemon.volumes")
 
 
 class Volume(NamedTuple):
@@ -65,6 +70,11 @@ class Volume(NamedTuple):
     @property
     def anonymous(self) -> bool:
         return LABEL_ANONYMOUS in self.labels
+
+    @property
+    def idmap(self) -> bool:
+        """Whether its file system can be idmapped; network file systems cannot."""
+        return not self.options.get("type", "").startswith(("nfs", "cifs", "smb", "9p"))
 
     def document(self) -> dict[str, Any]:
         """As inspect and list show it."""
@@ -87,25 +97,18 @@ class Volumes:
         self._root = engine.config.path("volumes")
         self._volumes: dict[str, Volume] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._active: dict[str, set[str]] = {}
 
     # --- start
 
     async def open(self) -> None:
         await self._engine.files(self._load)
-        for volume in self.all():
-            if self._mount_of(volume) is None:
-                continue
-            if self.users(volume.name):
-                self._engine.spawn(self._mount_again(volume), f"mount volume {volume.name}")
-            elif _is_mounted(volume.mountpoint):
-                await self._unmount(volume)
 
-    async def _mount_again(self, volume: Volume) -> None:
-        """After a reboot. A server that does not answer is no reason not to start."""
-        try:
-            await self._mount(volume)
-        except WharfieError as e:
-            _log.warning("%s", e.full())
+    async def settle(self) -> None:
+        """Once the running containers have been activated again after a start: unmount what nobody uses any more."""
+        for volume in self.all():
+            if volume.name not in self._active and self._mount_of(volume) and _is_mounted(volume.mountpoint):
+                await self._unmount(volume)
 
     def _load(self) -> None:
         """Read the records, and finish or undo what a kill left half done."""
@@ -181,11 +184,12 @@ class Volumes:
         driver: str = "",
         options: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
-        user: tuple[str, str] | None = None,
+        container_id: str = "",
+        ns: str = DEFAULT_NAMESPACE,
     ) -> Volume:
         """Make volume `name`, or give the one that is there. Without a name it is anonymous.
 
-        With `user` (namespace, container id) it is kept for that container from this moment.
+        With `container_id` it is kept for that container from this moment.
         Raises: InvalidArgument, Unsupported (driver), Conflict (there with other options), ResourceExhausted.
         """
         anonymous = not name
@@ -205,8 +209,8 @@ class Volumes:
                         f"create volume {name!r}: it is there with other options",
                         hint=f"`volume inspect {name}` shows them; remove it first to change them",
                     )
-                if user:
-                    await self._engine.committed(self._engine.db.submit(lambda db: _use(db, name, user)))
+                if container_id:
+                    await self.acquire(name, container_id, ns=ns)
                 return found
             marks = {LABEL_ANONYMOUS: ""} if anonymous else {}
             volume = Volume(name, "local", {**(labels or {}), **marks}, wanted, time.time(), self._data(name))
@@ -214,8 +218,8 @@ class Volumes:
 
             def write(db: sqlite3.Connection) -> None:
                 _insert(db, volume)
-                if user:
-                    _use(db, name, user)
+                if container_id:
+                    _use(db, name, (ns, container_id))
 
             await self._engine.committed(self._engine.db.submit(write, durable=not anonymous))
             self._volumes[name] = volume
@@ -242,53 +246,27 @@ class Volumes:
             shutil.rmtree(temporary, ignore_errors=True)
             raise ResourceExhausted(f"create volume {name!r}: {e.strerror}: {self._directory(name)!r}") from e
 
-    async def attach(
-        self, namespace: str, container_id: str, request: MountRequest, image: ContainerImage
-    ) -> AttachedVolume:
-        """`state.VolumesService.attach`."""
-        if request.subpath:
-            raise Unsupported(
-                f"mount volume {request.source!r}: volume-subpath is not supported yet",
-                hint="mount the whole volume, or a bind of the directory",
-            )
-        volume = await self.create(
-            request.source,
-            driver=request.driver,
-            options=request.driver_opts,
-            labels=request.labels,
-            user=(namespace, container_id),
-        )
-        await self._mount(volume)
-        if not request.nocopy:
-            await self._copy_up(volume, request.target, image)
-        return AttachedVolume(volume.name, self.source(volume), volume.driver, not request.source)
+    async def acquire(self, name: str, container_id: str, *, ns: str = DEFAULT_NAMESPACE) -> Volume:
+        """Keep `name` for a container. Raises NotFound."""
+        await self._engine.committed(self._engine.db.submit(lambda db: _use(db, name, (ns, container_id))))
+        return self.get(name)
 
-    async def detach(self, namespace: str, container_id: str, *, remove_anonymous: bool) -> None:
-        """`state.VolumesService.detach`."""
-        released: list[str] = []
+    def release_in(self, db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> None:
+        """Within a transaction: the container keeps no volume any more. `sweep()` afterwards removes what that freed."""
+        _release(db, ns, container_id, remove_anonymous=remove_anonymous)
+
+    async def release(self, container_id: str, *, remove_anonymous: bool, ns: str = DEFAULT_NAMESPACE) -> None:
+        """`release_in` in a transaction of its own, and `sweep`. Idempotent."""
         await self._engine.committed(
-            self._engine.db.submit(
-                lambda db: released.extend(_release(db, namespace, container_id, remove_anonymous=remove_anonymous))
-            )
+            self._engine.db.submit(lambda db: _release(db, ns, container_id, remove_anonymous=remove_anonymous))
         )
-        for name in released:
-            volume = self._volumes.get(name)
-            if volume is None:
-                continue
-            if remove_anonymous and volume.anonymous and not self.users(name):
-                await self._finish_removal(name)
-            elif self._mount_of(volume) is not None:
-                async with self._lock(name):
-                    if not self.users(name):
-                        await self._unmount(volume)
+        await self.sweep()
 
-    async def forget_unknown(self, known: set[tuple[str, str]]) -> None:
-        """`state.VolumesService.forget_unknown`."""
-        rows = self._engine.db.reader().execute(
-            "SELECT DISTINCT ns, from_id FROM refs WHERE from_kind = ? AND to_kind = ?", (KIND_CONTAINER, KIND_VOLUME)
-        )
-        for ns, container_id in [r for r in rows if tuple(r) not in known]:
-            await self.detach(ns, container_id, remove_anonymous=True)
+    async def sweep(self) -> None:
+        """Remove the volumes that are marked."""
+        marked = self._engine.db.reader().execute("SELECT name FROM volumes WHERE removing").fetchall()
+        for (name,) in marked:
+            await self._finish_removal(name)
 
     async def remove(self, name: str, *, force: bool = False) -> None:
         """Raises NotFound (not with force), Conflict (in use)."""
@@ -349,35 +327,63 @@ class Volumes:
         local = parse_local(volume.name, volume.options)
         return None if local is None or local.is_bind else local
 
-    async def _mount(self, volume: Volume) -> None:
-        """Raises FailedPrecondition: what the kernel says to the volume's options."""
-        local = self._mount_of(volume)
-        if local is None:
-            return
-        async with self._lock(volume.name):
-            if not _is_mounted(volume.mountpoint):
-                await self._engine.tasks.worker(
-                    "volume-mount", msgspec.json.encode([volume.name, volume.mountpoint, *local])
-                )
+    def _of(self, container_id: str) -> list[Volume]:
+        rows = self._engine.db.reader().execute(
+            "SELECT DISTINCT to_id FROM refs WHERE from_kind = ? AND from_id = ? AND to_kind = ?",
+            (KIND_CONTAINER, container_id, KIND_VOLUME),
+        )
+        return [self._volumes[name] for (name,) in rows if name in self._volumes]
+
+    async def activate(self, container_id: str) -> None:
+        """Before a start: mount those of the container's volumes that have to be mounted.
+
+        Raises FailedPrecondition: what the kernel says to the volume's options.
+        """
+        for volume in self._of(container_id):
+            local = self._mount_of(volume)
+            if local is not None:
+                async with self._lock(volume.name):
+                    users = self._active.setdefault(volume.name, set())
+                    if not users and not _is_mounted(volume.mountpoint):
+                        await self._engine.tasks.worker(
+                            "volume-mount", msgspec.json.encode([volume.name, volume.mountpoint, *local])
+                        )
+                    users.add(container_id)
+            self._publish("mount", volume.name, {"driver": volume.driver, "container": container_id})
+
+    async def deactivate(self, container_id: str) -> None:
+        """After an exit: unmount what no other running container uses."""
+        for volume in self._of(container_id):
+            users = self._active.get(volume.name)
+            if users is not None and container_id in users:
+                async with self._lock(volume.name):
+                    users.discard(container_id)
+                    if not users:
+                        del self._active[volume.name]
+                        await self._unmount(volume)
+            self._publish("unmount", volume.name, {"driver": volume.driver, "container": container_id})
 
     async def _unmount(self, volume: Volume) -> None:
         await self._engine.tasks.worker("volume-unmount", msgspec.json.encode([volume.name, volume.mountpoint]))
 
-    async def _copy_up(self, volume: Volume, target: str, image: ContainerImage) -> None:
-        """Fill an empty volume with what the image has at `target`; its directory takes owner and mode from there."""
-        directory = self.source(volume)
-        if image.chain_id is None or not await self._engine.files(_is_empty, directory):
-            return
-        alone = directory == volume.mountpoint and len(self.users(volume.name)) < 2 and self._mount_of(volume) is None
-        snapshotter = self._engine.snapshotters[image.snapshotter]
-        key = f"copy-up-{secrets.token_hex(8)}"
-        mounts = await self._engine.files(snapshotter.view, key, image.chain_id)
-        try:
+    async def copy_up(self, container_id: str, rootfs: Sequence[Mount], volumes: Sequence[tuple[str, str]]) -> None:
+        """Fill the empty ones of `volumes` (name, directory in the image) with what the image has there.
+
+        The volume's own directory takes owner and mode of the image's. Raises what reading or writing raises.
+        """
+        jobs = []
+        for name, target in volumes:
+            volume = self.get(name)
+            if self._mount_of(volume) is not None:
+                continue  # a tmpfs or nfs volume shows what its server has
+            directory = self.source(volume)
+            if await self._engine.files(_is_empty, directory):
+                alone = directory == volume.mountpoint and self.users(name) in ([], [container_id])
+                jobs.append((target, directory, alone))
+        if jobs:
             await self._engine.tasks.worker(
-                "volume-copy-up", msgspec.json.encode({"rootfs": mounts, "jobs": [(target, directory, alone)]})
+                "volume-copy-up", msgspec.json.encode({"rootfs": list(rootfs), "jobs": jobs})
             )
-        finally:
-            await self._engine.files(snapshotter.remove, key)
 
 
 def _is_mounted(directory: str) -> bool:
@@ -408,8 +414,8 @@ def _use(db: sqlite3.Connection, name: str, user: tuple[str, str]) -> None:
     refs.add(db, user[0], Ref(KIND_CONTAINER, user[1]), [Ref(KIND_VOLUME, name)])
 
 
-def _release(db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> list[str]:
-    """The container keeps no volume any more; names of those it kept. Anonymous ones that are free now get marked."""
+def _release(db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> None:
+    """The container keeps no volume any more. Anonymous ones that are free now get marked."""
     owner = (ns, KIND_CONTAINER, container_id, KIND_VOLUME)
     names = [
         name
@@ -424,7 +430,6 @@ def _release(db: sqlite3.Connection, ns: str, container_id: str, *, remove_anony
             found = db.execute("SELECT labels FROM volumes WHERE name = ?", (name,)).fetchone()
             if found is not None and LABEL_ANONYMOUS in msgspec.json.decode(found[0]):
                 _mark_removing(db, name)
-    return names
 
 
 def _insert(db: sqlite3.Connection, volume: Volume) -> None:
