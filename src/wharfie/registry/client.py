@@ -251,8 +251,8 @@ class Repository:
         if response.status != 200:
             raise from_answer(self.context, response)
         media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        self._check_type(media_type, host)
         data = read_document(response, self.context, url, MAX_DOCUMENT_BYTES)
+        self._check_type(media_type, host)
         announced = response.headers.get("Docker-Content-Digest", "")
         digest = name if is_digest(name) else announced if is_digest(announced) else sha256(data)
         return media_type, self._verified(data, digest, "manifest"), digest
