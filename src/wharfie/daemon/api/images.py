@@ -12,11 +12,11 @@ from aiohttp import web
 
 from wharfie.daemon.api.router import Call, Route
 from wharfie.daemon.api.status import as_wharfie
-from wharfie.daemon.services import images_list, images_pull
+from wharfie.daemon.services import images_list, images_pull, images_push, images_remove
 from wharfie.daemon.services.credentials import decode_header
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.images_progress import Message, error_message
-from wharfie.errdefs import InvalidArgument
+from wharfie.errdefs import InvalidArgument, Unsupported
 from wharfie.spec.digest import is_digest
 from wharfie.spec.platform import Platform, normalize, parse_platform
 from wharfie.spec.reference import Reference, parse_reference
@@ -107,8 +107,63 @@ async def _inspect(call: Call) -> web.StreamResponse:
     return call.json(await call.engine.files(work))
 
 
+async def _history(call: Call) -> web.StreamResponse:
+    rows = await call.engine.files(
+        images_list.history, call.engine.images, call.namespace, call.params["name"], platform_of(call)
+    )
+    return call.json(rows)
+
+
+async def _push(call: Call) -> web.StreamResponse:
+    reference = reference_of(call.params["name"], call.text("tag"))
+    credentials = decode_header(call.request.headers.get("X-Registry-Auth", ""))
+    return await stream_messages(
+        call,
+        images_push.push(
+            call.engine.images, call.namespace, reference, platform=platform_of(call), credentials=credentials
+        ),
+    )
+
+
+async def _tag(call: Call) -> web.StreamResponse:
+    repository = call.text("repo")
+    if not repository:
+        raise InvalidArgument("tag image: query parameter repo is missing")
+    await call.engine.files(
+        images_remove.tag, call.engine.images, call.namespace, call.params["name"], repository, call.text("tag")
+    )
+    return call.empty(201)
+
+
+async def _remove(call: Call) -> web.StreamResponse:
+    if call.query.getall("platforms", []):
+        raise Unsupported(
+            "remove image: single platforms cannot be removed", hint="remove the image, pull one platform"
+        )
+    report = await call.engine.files(
+        lambda: images_remove.remove(
+            call.engine.images,
+            call.namespace,
+            call.params["name"],
+            force=call.flag("force"),
+            prune=not call.flag("noprune"),
+        )
+    )
+    return call.json(report)
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    filters = call.filters(("dangling", "label", "label!", "until"))
+    return call.json(await images_remove.prune_and_collect(call.engine.images, call.namespace, filters))
+
+
 ROUTES = (
     Route("POST", "/images/create", _create, streaming=True),
     Route("GET", "/images/json", _list),
+    Route("POST", "/images/prune", _prune),
     Route("GET", "/images/{name:path}/json", _inspect),
+    Route("GET", "/images/{name:path}/history", _history),
+    Route("POST", "/images/{name:path}/push", _push, streaming=True),
+    Route("POST", "/images/{name:path}/tag", _tag),
+    Route("DELETE", "/images/{name:path}", _remove),
 )

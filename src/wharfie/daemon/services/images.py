@@ -18,8 +18,8 @@ import msgspec
 
 from wharfie.daemon.state import DEFAULT_NAMESPACE, ContainerImage, Engine
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound
-from wharfie.images import DANGLING_PREFIX, ImageRecord
-from wharfie.images.walk import Image, open_image, present_images
+from wharfie.images import DANGLING_PREFIX, KIND_BLOB, ImageRecord, Ref
+from wharfie.images.walk import Image, image_refs, open_image, present_images
 from wharfie.metadata.images import Images as Records
 from wharfie.metadata.leases import Leases
 from wharfie.registry import RegistryOptions
@@ -29,6 +29,7 @@ from wharfie.spec.digest import chain_id, is_digest
 from wharfie.spec.platform import Platform, host_platform
 from wharfie.spec.reference import Reference, parse_reference
 from wharfie.transfer.pull import Puller
+from wharfie.transfer.push import Pusher
 from wharfie.transfer.unpack import unpack_image
 
 _HEX = frozenset("0123456789abcdef")
@@ -69,6 +70,7 @@ class Images:
             self.unpack_in_worker,
             max_layer_bytes=config.max_layer_size,
         )
+        self.pusher = Pusher(self.registry, self.engine.content)
 
     async def close(self) -> None:
         self.registry.close()
@@ -185,7 +187,7 @@ class Images:
     def forget(self, digest: str) -> None:
         """Documents of this target have come or gone."""
         self._known.pop(digest, None)
-        for key in [k for k in self._ready if k[0] == digest]:
+        for key in [k for k in list(self._ready) if k[0] == digest]:
             del self._ready[key]
 
     def image(self, ns: str, text: str, platform: Platform | None = None) -> tuple[Found, Image]:
@@ -231,6 +233,8 @@ class Images:
         extra: set[int] = set()
         for diff_id in image.diff_ids:
             extra.update(snapshotter.layer_info(diff_id).extra_ids)
+        blobs = (record.target, image.descriptor, image.manifest.config, *image.manifest.layers)
+        refs = dict.fromkeys((*(Ref(KIND_BLOB, d.digest) for d in blobs), *image_refs(image.diff_ids)))
         return ContainerImage(
             text,
             record.name,
@@ -240,6 +244,7 @@ class Images:
             chain,
             snapshotter.name,
             tuple(sorted(extra)),
+            tuple(refs),
         )
 
     _unpack_lock = threading.Lock()

@@ -102,7 +102,7 @@ def layer_sizes(images: Images, image: Image) -> dict[str, int]:
 def documents(images: Images, ns: str, options: Options) -> list[Document]:
     """GET /images/json. Raises InvalidArgument (filter), NotFound (image of before or since)."""
     everything = groups(images, ns)
-    accept = _filter(images, ns, options.filters)
+    accept = Filter(images, ns, options.filters)
     shared = _shared_layers(everything) if options.shared_size else None
     return [_summary(images, g, options, shared) for g in map(accept, everything) if g is not None]
 
@@ -188,7 +188,17 @@ def _platform(platform: Platform) -> Document:
     return document
 
 
-class _filter:  # noqa: N801 a function with state
+def has_labels(group: Group, wanted: list[str]) -> bool:
+    """Whether the image has all of `key` and `key=value`."""
+    labels = ((group.image.config.config if group.image else None) or ContainerConfig()).labels or {}
+    for want in wanted:
+        key, equals, value = want.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True
+
+
+class Filter:
     """Group -> the group with the names that match, or None."""
 
     def __init__(self, images: Images, ns: str, filters: dict[str, list[str]]) -> None:
@@ -207,11 +217,8 @@ class _filter:  # noqa: N801 a function with state
             return None
         if self._dangling and (self._dangling[-1].lower() in {"true", "1"}) == bool(group.names):
             return None
-        labels = ((group.image.config.config if group.image else None) or ContainerConfig()).labels or {}
-        for want in self._filters.get("label", []):
-            key, equals, value = want.partition("=")
-            if key not in labels or (equals and labels[key] != value):
-                return None
+        if not has_labels(group, self._filters.get("label", [])):
+            return None
         patterns = self._filters.get("reference")
         if patterns:
             names = [n for n in group.names if any(_matches(n, p) for p in patterns)]
