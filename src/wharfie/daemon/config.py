@@ -46,11 +46,13 @@ class Config(msgspec.Struct, kw_only=True):
     cgroup_parent: str = "/wharfie"
     userns: str = "auto"
     """Default of --userns: auto or host."""
-    userns_range: list[int] = [1_879_048_192, 268_435_456]
+    userns_range: tuple[int, int] = (1_879_048_192, 268_435_456)
     """First id and number of ids that containers get their own 65536 from."""
     log_driver: str = "wharfie"
     log_opts: dict[str, str] = {}
-    registry_config_dirs: list[str] = ["/etc/wharfie/certs.d", "/etc/containerd/certs.d"]
+    registry_config_dirs: list[str] = msgspec.field(
+        default_factory=lambda: ["/etc/wharfie/certs.d", "/etc/containerd/certs.d"]
+    )
     """Directories with one directory per registry that holds a hosts.toml; the first that exists counts."""
     insecure_registries: list[str] = []
     """host[:port] of registries that may be spoken to over plain HTTP; loopback ones always may."""
@@ -156,7 +158,7 @@ def check(config: Config, where: str) -> None:
         refuse("log_format", f"{config.log_format!r} is neither text nor json")
     if config.userns not in {"auto", "host"}:
         refuse("userns", f"{config.userns!r} is neither auto nor host")
-    if len(config.userns_range) != 2 or config.userns_range[0] < 65536 or config.userns_range[1] < 65536:
+    if min(config.userns_range) < 65536:
         refuse("userns_range", "give first id (from 65536 on) and number of ids (at least 65536)")
     if sum(config.userns_range) > 2**32 - 1:
         refuse("userns_range", "it ends behind the last id, 4294967294")
@@ -181,7 +183,7 @@ def default_text() -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     if isinstance(value, bool):
         return str(value).lower()

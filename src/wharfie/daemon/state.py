@@ -2,7 +2,7 @@
 """The engine: what every service and every API handler gets its hands on, and what services want of each other.
 
 `Engine` holds stores, pools and service slots; `builtins` fills the slots. A service is a class with
-`__init__(engine)`, and if it wants `async open()` and `async close()`, called in the order of the table and in reverse.
+`__init__(engine)` (or a function that makes one), and if it wants `async open()` and `async close()`, called in the order of the table and in reverse.
 The Protocols here are the contracts between services of different nouns.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from wharfie.metadata import Ref
 from wharfie.spec.image import Descriptor, ImageConfig
 from wharfie.spec.platform import Platform
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from wharfie.metadata.store import Store
     from wharfie.mount import Mount
     from wharfie.oci.facts import HostFacts
-    from wharfie.oci.mounts import MountRequest
     from wharfie.snapshots import Probe, Snapshotter
     from wharfie.tasks import TaskManager
 
@@ -40,7 +40,8 @@ class ContainerImage(NamedTuple):
 
     `text`: as asked for. `name`: record's name. `target`: what the name points to; its digest is Docker's image id.
     `manifest`: the manifest chosen for the platform. `chain_id`: committed snapshot of the whole stack, None for an
-    image without layers. `extra_ids`: owners above 65535 in its layers.
+    image without layers. `extra_ids`: owners above 65535 in its layers. `refs`: what a container made of it keeps;
+    empty for target and manifest alone.
     """
 
     text: str
@@ -51,6 +52,7 @@ class ContainerImage(NamedTuple):
     chain_id: str | None
     snapshotter: str
     extra_ids: tuple[int, ...] = ()
+    refs: tuple[Ref, ...] = ()
 
 
 class ImagesService(Protocol):
@@ -59,31 +61,6 @@ class ImagesService(Protocol):
 
         Raises: NotFound `no such image: TEXT` (clients then pull), FailedPrecondition (other platform only).
         """
-
-
-class AttachedVolume(NamedTuple):
-    """A volume in a container. `source`: directory on the host. `anonymous`: made for this container by no name."""
-
-    name: str
-    source: str
-    driver: str
-    anonymous: bool
-
-
-class VolumesService(Protocol):
-    async def attach(
-        self, namespace: str, container_id: str, request: MountRequest, image: ContainerImage
-    ) -> AttachedVolume:
-        """Make the volume that `request` (type "volume") means if need be, fill it from the image, note its use.
-
-        Raises: InvalidArgument (name, subpath), Unsupported (driver).
-        """
-
-    async def detach(self, namespace: str, container_id: str, *, remove_anonymous: bool) -> None:
-        """The container is gone. Idempotent. With `remove_anonymous` its anonymous volumes go too, unless shared."""
-
-    async def forget_unknown(self, known: set[tuple[str, str]]) -> None:
-        """At start: drop uses by containers that are not in `known` ((namespace, id)), with their anonymous volumes."""
 
 
 class RootfsService(Protocol):
@@ -105,6 +82,8 @@ class Pools(NamedTuple):
     """Pulls, pushes, loads: long, mostly waiting for the network."""
     background: ThreadPoolExecutor
     """Garbage collection, disk usage."""
+    streams: ThreadPoolExecutor
+    """Copies to clients that last as long as these like: logs of stopped containers."""
 
 
 class Engine:

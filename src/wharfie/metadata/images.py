@@ -66,8 +66,8 @@ class Images:
     def by_digest(self, digest: str) -> list[ImageRow]:
         """All records that point to `digest`."""
         rows = self._store.reader().execute(
-            f"SELECT {_COLUMNS} FROM images WHERE ns = ? AND digest = ? ORDER BY name",
-            (self._ns, digest),  # noqa: S608
+            f"SELECT {_COLUMNS} FROM images WHERE ns = ? AND digest = ? ORDER BY name",  # noqa: S608
+            (self._ns, digest),
         )
         return [_row(r) for r in rows]
 
