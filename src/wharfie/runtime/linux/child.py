@@ -46,7 +46,7 @@ def init(
     """
     step = _Step()
     try:
-        _run(plan, channel, stdio, cgroup_names, preserve_fds, gate, step)
+        _run(plan, channel, stdio, cgroup_names, preserve_fds=preserve_fds, gate=gate, step=step)
     except BaseException as e:
         try:
             channel.send(ch.ERROR, ch.encode_error(e, step.name))
@@ -69,6 +69,7 @@ def _run(
     channel: ch.Channel,
     stdio: tuple[int, int, int],
     cgroup_names: list[str],
+    *,
     preserve_fds: int,
     gate: socket.socket | None,
     step: _Step,

@@ -30,8 +30,6 @@ from wharfie.runtime.linux.prepare import prepare
 from wharfie.runtime.linux.process import plan_process
 from wharfie.spec.runtime import Process, Resources, Spec, State
 
-_STATUS_TEXT = {"created", "running", "paused", "stopped"}
-
 
 class LinuxEngine:
     """The Engine contract of `wharfie.runtime`. `warnings` collects what came out weaker than asked.
@@ -46,7 +44,6 @@ class LinuxEngine:
         no_new_keyring: bool = False,
         preserve_fds: int = 0,
         gate_path: str = "",
-        extra_env: Sequence[str] = (),
     ) -> None:
         self.warnings: list[str] = []
         self.pid = 0
@@ -120,12 +117,19 @@ class LinuxEngine:
 
             time_offsets = spec.linux.time_offsets if spec.linux is not None else {}
             self.pid, self._pidfd = exec_.spawn(
-                first, ours, theirs, p.clone_flags, joins, birth_fd, new_time="time" in p.own, offsets=time_offsets
+                first,
+                ours,
+                theirs,
+                p.clone_flags,
+                joins,
+                birth_fd=birth_fd,
+                new_time="time" in p.own,
+                offsets=time_offsets,
             )
             theirs.close()
             mover = _Mover(self.cgroup, self.pid) if birth_fd is None else None
             try:
-                self._equip(p, spec, rootfs, views, joins, stack)
+                self._equip(p, spec, rootfs, views=views, joins=joins, stack=stack)
             finally:
                 if mover is not None:
                     mover.join()
@@ -143,6 +147,7 @@ class LinuxEngine:
         p: Plan,
         spec: Spec,
         rootfs: Sequence[Mount],
+        *,
         views: list[tuple[str, str]],
         joins: list[tuple[int, int, str]],
         stack: ExitStack,
@@ -233,7 +238,15 @@ class LinuxEngine:
         with ExitStack() as stack:
             fds = _stdio(stdio, p._replace(process=planned), stack)
             try:
-                return exec_.run(self._pidfd, p, planned, fds, self.cgroup, self.warnings, self._preserve_fds)
+                return exec_.run(
+                    self._pidfd,
+                    p,
+                    planned,
+                    fds,
+                    cgroup=self.cgroup,
+                    warnings=self.warnings,
+                    preserve_fds=self._preserve_fds,
+                )
             except OSError as e:
                 raise _failed(what, e) from e
             except WharfieError as e:

@@ -30,8 +30,8 @@ def spawn(
     theirs: ch.Channel,
     flags: int,
     joins: list[tuple[int, int, str]],
-    birth_fd: int | None,
     *,
+    birth_fd: int | None,
     new_time: bool = False,
     offsets: dict[str, TimeOffset] | None = None,
 ) -> tuple[int, int]:
@@ -46,7 +46,7 @@ def spawn(
             finally:
                 os._exit(1)
         return pid, pidfd
-    return _by_way_of(lambda: _join(joins, new_time, offsets or {}), first, ours, theirs, flags, birth_fd)
+    return _by_way_of(lambda: _join(joins, new_time, offsets or {}), first, ours, theirs, flags, birth_fd=birth_fd)
 
 
 def _join(joins: list[tuple[int, int, str]], new_time: bool, offsets: dict[str, TimeOffset]) -> None:
@@ -65,6 +65,7 @@ def _by_way_of(
     ours: ch.Channel,
     theirs: ch.Channel,
     flags: int,
+    *,
     birth_fd: int | None,
 ) -> tuple[int, int]:
     """Fork a process that enters namespaces and clones the real one as its sibling."""
@@ -107,6 +108,7 @@ def run(
     p: Plan,
     planned: ProcessPlan,
     stdio: tuple[int, int, int],
+    *,
     cgroup: Manager,
     warnings: list[str],
     preserve_fds: int,
@@ -135,7 +137,7 @@ def run(
         def first() -> None:
             _enter(p, planned, theirs, stdio, preserve_fds)
 
-        pid, pidfd = _by_way_of(enter, first, ours, theirs, 0, birth_fd)
+        pid, pidfd = _by_way_of(enter, first, ours, theirs, 0, birth_fd=birth_fd)
         theirs.close()
         done = stack.enter_context(ExitStack())
         done.callback(_end, pid, pidfd)

@@ -172,8 +172,7 @@ def v2_settings(r: Resources) -> list[Setting]:
     for name, value in r.unified.items():
         if "/" in name or not name or (name.startswith("cgroup.") and name != "cgroup.max.descendants"):
             raise InvalidArgument(f"set unified resource `{name}`: not a resource file")
-        for line in value.split("\n"):
-            out.append(Setting(name.partition(".")[0], name, line))
+        out += [Setting(name.partition(".")[0], name, line) for line in value.split("\n")]
     return out
 
 
