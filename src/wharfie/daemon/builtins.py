@@ -34,6 +34,7 @@ ROUTES: tuple[str, ...] = (
     "wharfie.daemon.api.volumes",
     "wharfie.daemon.api.networks",
     "wharfie.daemon.api.system",
+    "wharfie.daemon.api.archive",
     "wharfie.daemon.api.auth",
 )
 """Modules with `ROUTES: Sequence[router.Route]`."""

@@ -101,10 +101,13 @@ def version_document(api_version: str, min_api_version: str) -> Document:
     details = {
         "ApiVersion": api_version,
         "Arch": host.architecture,
+        "BuildTime": "",
+        "Experimental": "false",
+        "GitCommit": "",
+        "GoVersion": f"none (Python {python})",
         "KernelVersion": _kernel(),
         "MinAPIVersion": min_api_version,
         "Os": host.os,
-        "PythonVersion": python,
     }
     return {
         "Platform": {"Name": "Wharfie"},
