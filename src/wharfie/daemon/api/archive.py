@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -11,8 +12,9 @@ from aiohttp import web
 from wharfie.daemon.api.router import Call, Route
 from wharfie.daemon.services import archive
 from wharfie.daemon.services.container import Container
-from wharfie.errdefs import InvalidArgument
+from wharfie.errdefs import InvalidArgument, WharfieError
 
+_log = logging.getLogger("wharfie.daemon.api")
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
@@ -34,13 +36,23 @@ async def _head(call: Call) -> web.StreamResponse:
     return web.Response(headers={**call.headers(), STAT_HEADER: value})
 
 
-async def _stream(call: Call, headers: dict[str, str], chunks: AsyncIterator[bytes]) -> web.StreamResponse:
+async def _stream(
+    call: Call, headers: dict[str, str], first: bytes, chunks: AsyncIterator[bytes], content_type: str
+) -> web.StreamResponse:
     """A tar as it comes. What goes wrong in the middle can only cut the answer short, so it does."""
     response = web.StreamResponse(headers={**call.headers(), **headers})
-    response.content_type = "application/x-tar"
+    response.content_type = content_type
     await response.prepare(call.request)
-    async for chunk in chunks:
-        await response.write(chunk)
+    try:
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+    except (WharfieError, OSError) as e:
+        if not isinstance(e, ConnectionError):
+            _log.error("%s %s: %s", call.request.method, call.request.path, e)
+        if call.request.transport is not None:
+            call.request.transport.abort()
+        raise ConnectionResetError("the answer was cut short") from e
     await response.write_eof()
     return response
 
@@ -49,7 +61,7 @@ async def _get(call: Call) -> web.StreamResponse:
     chunks = archive.get(call.engine, _container(call), _path(call))
     async with contextlib.aclosing(chunks):  # type: ignore[type-var]
         header = await anext(chunks)
-        return await _stream(call, {STAT_HEADER: header.decode()}, chunks)
+        return await _stream(call, {STAT_HEADER: header.decode()}, b"", chunks, "application/x-tar")
 
 
 async def _put(call: Call) -> web.StreamResponse:
@@ -65,17 +77,12 @@ async def _put(call: Call) -> web.StreamResponse:
 
 
 async def _export(call: Call) -> web.StreamResponse:
-    chunks = archive.export(call.engine, _container(call))
+    container = _container(call)
+    chunks = archive.export(call.engine, container)
     async with contextlib.aclosing(chunks):  # type: ignore[type-var]
         first = await anext(chunks)
-        response = web.StreamResponse(headers=call.headers())
-        response.content_type = "application/octet-stream"
-        await response.prepare(call.request)
-        await response.write(first)
-        async for chunk in chunks:
-            await response.write(chunk)
-        await response.write_eof()
-        return response
+        call.engine.containers.publish(container, "/wharfie/container/export")
+        return await _stream(call, {}, first, chunks, "application/octet-stream")
 
 
 ROUTES = (

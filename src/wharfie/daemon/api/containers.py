@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -163,13 +163,9 @@ async def _wait(call: Call) -> web.StreamResponse:
     finally:
         if waiter is not None:
             waiter.cancel()
-    document: dict[str, Any] = {"StatusCode": exit_.code}
-    if exit_.error:
-        document["Error"] = {"Message": exit_.error}
-    import msgspec
-
+    # Never an "Error" beside it: clients would take it for a failure of the wait and end with 125.
     with contextlib.suppress(ConnectionError):
-        await response.write(msgspec.json.encode(document) + b"\n")
+        await response.write(b'{"StatusCode":%d}\n' % exit_.code)
         await response.write_eof()
     return response
 

@@ -82,6 +82,7 @@ async def _resize(call: Call) -> web.StreamResponse:
 
 async def _inspect(call: Call) -> web.StreamResponse:
     session = _session(call)
+    await call.engine.execs.settle(session)
     config = session.config
     words = config.cmd or []
     document: dict[str, Any] = {

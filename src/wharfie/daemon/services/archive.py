@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from wharfie.errdefs import Conflict, NotFound, WharfieError
 from wharfie.mount import Mount
 
 PIPE_BYTES = 1 << 20
+_log = logging.getLogger("wharfie.daemon.archive")
 
 
 class ByteSource(Protocol):
@@ -91,7 +93,9 @@ async def _from_worker(engine: Engine, entry: str, args: bytes, fds: list[int]) 
     try:
         while chunk := await reader.read(PIPE_BYTES):
             yield chunk
-        await work
+        skipped = await work
+        for line in msgspec.json.decode(skipped or b"[]", type=list[str]):
+            _log.warning("%s: left out %s", entry, line)
     finally:
         transport.close()
         if not work.done():
@@ -175,7 +179,7 @@ async def put(
 async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
     """The body into the pipe; ends early, without an error, when nobody reads any more."""
     transport, protocol = await engine.loop.connect_write_pipe(
-        asyncio.streams.FlowControlMixin, os.fdopen(writer_fd, "wb", buffering=0)
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(writer_fd, "wb", buffering=0)
     )
     writer = asyncio.StreamWriter(transport, protocol, None, engine.loop)
     try:

@@ -26,6 +26,7 @@ _FLAGS = {
 _HARDLINK = b"1"
 _ZEROS = bytes(64 << 10)
 _SPLICE_BYTES = 1 << 20
+_MAX_SKIPPED = 20
 
 
 def _octal(value: int, width: int) -> bytes:
@@ -118,6 +119,8 @@ class Packer:
         self._write = write or self._to_pipe
         self._splice = write is None
         self._links: dict[tuple[int, int], bytes] = {}
+        self.skipped: list[str] = []
+        """What could not be read (files of /proc, of a dead server), and why."""
 
     def _to_pipe(self, data: bytes) -> None:
         view = memoryview(data)
@@ -138,6 +141,12 @@ class Packer:
         finally:
             os.close(fd)
 
+    def _skip(self, shown: bytes, e: OSError) -> None:
+        if isinstance(e, BrokenPipeError):
+            raise e
+        if len(self.skipped) < _MAX_SKIPPED:
+            self.skipped.append(f"{os.fsdecode(shown)}: {e.strerror}")
+
     def add_tree(self, fd: int, shown: bytes) -> None:
         """A directory that is open already."""
         self._member(fd, shown)
@@ -156,11 +165,20 @@ class Packer:
         # a socket has no form in a tar, and is nothing without its listener
 
     def _directory(self, fd: int, found: os.stat_result, shown: bytes) -> None:
-        inside = self._root.reopen(fd, os.O_RDONLY | os.O_DIRECTORY)
+        slash = shown if shown.endswith(b"/") else shown + b"/"
         try:
-            slash = shown if shown.endswith(b"/") else shown + b"/"
+            inside = self._root.reopen(fd, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as e:
+            self._skip(shown, e)
+            return
+        try:
             self._write(header(slash, b"5", found, xattrs=_xattrs(inside)))
-            for name in sorted(os.listdir(inside)):
+            try:
+                names = sorted(os.listdir(inside))
+            except OSError as e:
+                self._skip(shown, e)
+                return
+            for name in names:
                 self.add(inside, name, slash + os.fsencode(name))
         finally:
             os.close(inside)
@@ -168,15 +186,21 @@ class Packer:
     def _file(self, fd: int, found: os.stat_result, shown: bytes) -> None:
         key = (found.st_dev, found.st_ino)
         if found.st_nlink > 1:
-            first = self._links.setdefault(key, shown)
-            if first != shown:
+            first = self._links.get(key)
+            if first is not None:
                 self._write(header(shown, _HARDLINK, found, link=first))
                 return
-        source = self._root.reopen(fd, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            source = self._root.reopen(fd, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as e:
+            self._skip(shown, e)
+            return
         try:
             size = os.fstat(source).st_size
             self._write(header(shown, b"0", found, size=size, xattrs=_xattrs(source)))
-            left = size - self._bytes(source, size)
+            if found.st_nlink > 1:
+                self._links[key] = shown
+            left = size - self._bytes(source, size, shown)
             left += -size % 512
             while left:  # padding, and zeros for what a shrinking file did not give
                 left -= self._zeros(left)
@@ -188,26 +212,30 @@ class Packer:
         self._write(chunk)
         return len(chunk)
 
-    def _bytes(self, source: int, size: int) -> int:
+    def _bytes(self, source: int, size: int, shown: bytes) -> int:
         done = 0
         while done < size:
-            count = min(size - done, _SPLICE_BYTES)
-            if self._splice:
-                try:
-                    sent = os.splice(source, self._out, count)
-                except OSError as e:
-                    if e.errno != errno.EINVAL:
-                        raise
-                    self._splice = False  # this file system cannot
-                    continue
-            else:
-                data = os.read(source, count)
-                self._write(data)
-                sent = len(data)
+            try:
+                sent = self._some(source, min(size - done, _SPLICE_BYTES))
+            except OSError as e:
+                self._skip(shown, e)
+                break
             if not sent:
                 break
             done += sent
         return done
+
+    def _some(self, source: int, count: int) -> int:
+        if self._splice:
+            try:
+                return os.splice(source, self._out, count)
+            except OSError as e:
+                if e.errno != errno.EINVAL:
+                    raise
+                self._splice = False  # this file system cannot
+        data = os.read(source, count)
+        self._write(data)
+        return len(data)
 
 
 def _xattrs(fd: int) -> dict[bytes, bytes] | None:

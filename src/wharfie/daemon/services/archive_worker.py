@@ -122,7 +122,7 @@ def stat_path(args: bytes, fds: Sequence[int]) -> bytes:
 
 
 def get(args: bytes, fds: Sequence[int]) -> bytes:
-    """GET: the last descriptor takes the stat header's value, a newline, and the tar."""
+    """GET: the last descriptor takes the stat header's value, a newline, and the tar. JSON of what was skipped."""
     request = _decode(args)
     path = normal(request.path)
     out = fds[-1]
@@ -142,11 +142,11 @@ def get(args: bytes, fds: Sequence[int]) -> bytes:
         return b""  # the client has gone
     except OSError as e:
         raise refused("copy from container", path, e) from e
-    return b""
+    return json.dumps(packer.skipped).encode()
 
 
 def export(args: bytes, fds: Sequence[int]) -> bytes:
-    """The root file system, as a tar to the last descriptor."""
+    """The root file system, as a tar to the last descriptor. JSON of what was skipped."""
     request = _decode(args)
     root = enter(request.where, fds)
     packer = Packer(root, fds[-1])
@@ -157,7 +157,7 @@ def export(args: bytes, fds: Sequence[int]) -> bytes:
         packer.finish()
     except BrokenPipeError:
         return b""
-    return b""
+    return json.dumps(packer.skipped).encode()
 
 
 class _Stream:

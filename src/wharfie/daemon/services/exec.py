@@ -143,6 +143,16 @@ class Execs:
             user = rootfs_user.resolve(config.user, document.host_config.group_add or (), mounts, None)
         return encode_spec(specgen.exec_process(config, document.config, spec, user, self._engine.host))
 
+    async def settle(self, session: ExecSession) -> None:
+        """Clients inspect right behind the end of the stream: ask the shim, whose word on the exit may be on its way."""
+        task = session.container.task
+        if session.status != "running" or not session.pid or task is None:
+            return
+        with contextlib.suppress(WharfieError, OSError):
+            seen = await task.state(session.id)
+            if seen.status == "stopped" or seen.exit is not None:
+                await session.ended.wait()
+
     async def _wait(self, session: ExecSession, task: Any) -> None:
         try:
             exit_ = await task.wait(session.id)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from wharfie.errdefs import InvalidArgument
 
-_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 MAX_NAME = 255
 
 _LEFT = (
@@ -39,7 +39,7 @@ def check_name(name: str) -> str:
     if not _NAME.match(name) or len(name) > MAX_NAME:
         raise InvalidArgument(
             f"invalid container name ({name[:MAX_NAME]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
-            hint="two to 255 letters, digits, '_', '.', '-', the first a letter or digit",
+            hint="up to 255 letters, digits, '_', '.', '-', the first a letter or digit",
         )
     return name.removeprefix("/")
 
