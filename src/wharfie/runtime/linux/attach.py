@@ -8,6 +8,10 @@ few files that may cover it, lands on procfs (CVE-2019-16884, -19921), so that w
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import ctypes
 import errno
 import os

@@ -9,6 +9,10 @@ end of file after START means that execve worked.
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import socket
 from collections.abc import Sequence
 

@@ -7,6 +7,10 @@ the container's files (CVE-2019-14271's Python twin).
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import fcntl
 import os
 import socket

@@ -8,6 +8,10 @@ waits for the cgroup move (an RCU grace period on v1) and the child makes its na
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import os
 import signal as signals
 import socket

@@ -7,6 +7,10 @@ that it is a child of the runtime's process all the same.
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import os
 from collections.abc import Callable
 from contextlib import ExitStack

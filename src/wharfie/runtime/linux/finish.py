@@ -7,6 +7,10 @@ identity changes (and checked, CVE-2024-21626); bounding set, groups, ids, secco
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import errno
 import os
 import signal

@@ -7,6 +7,10 @@ namespace, belong to container root, and mknod inside stays refused.
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import os
 import stat
 from collections.abc import Sequence

@@ -7,6 +7,10 @@ come as OCI `Resources`; `settings` turns them into files. The host's layout is 
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from collections.abc import Sequence
 from typing import Protocol
 

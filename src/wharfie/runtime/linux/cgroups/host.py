@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from typing import NamedTuple
 
 

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from wharfie.errdefs import FailedPrecondition
 from wharfie.runtime import Stats
 from wharfie.spec.runtime import Resources

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from typing import NamedTuple
 
 from wharfie.errdefs import InvalidArgument
@@ -183,9 +187,11 @@ def _v2_io(b: BlockIO) -> list[Setting]:
     if b.weight:
         out.append(Setting("io", "io.bfq.weight", str(b.weight), optional=True))
         out.append(Setting("io", "io.weight", str(io_weight(b.weight)), optional=True))
-    for w in b.weight_device:
-        if w.weight:
-            out.append(Setting("io", "io.bfq.weight", f"{w.major}:{w.minor} {w.weight}", optional=True))
+    out += [
+        Setting("io", "io.bfq.weight", f"{w.major}:{w.minor} {w.weight}", optional=True)
+        for w in b.weight_device
+        if w.weight
+    ]
     for word, devices in (
         ("rbps", b.throttle_read_bps_device),
         ("wbps", b.throttle_write_bps_device),
