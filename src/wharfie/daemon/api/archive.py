@@ -52,7 +52,7 @@ async def _stream(
             _log.error("%s %s: %s", call.request.method, call.request.path, e)
         if call.request.transport is not None:
             call.request.transport.abort()
-        raise ConnectionResetError("the answer was cut short") from e
+        return response
     await response.write_eof()
     return response
 

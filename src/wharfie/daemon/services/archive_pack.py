@@ -138,6 +138,8 @@ class Packer:
             return  # removed while we read the directory
         try:
             self._member(fd, shown)
+        except OSError as e:
+            self._skip(shown, e)  # nothing of it has been written yet
         finally:
             os.close(fd)
 
