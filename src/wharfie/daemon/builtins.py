@@ -35,6 +35,7 @@ ROUTES: tuple[str, ...] = (
     "wharfie.daemon.api.networks",
     "wharfie.daemon.api.system",
     "wharfie.daemon.api.archive",
+    "wharfie.daemon.api.distribution",
     "wharfie.daemon.api.auth",
 )
 """Modules with `ROUTES: Sequence[router.Route]`."""
