@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wharfie.runtime import Engine
 
 OURS = "io.wharfie.linux.v1"
-ENGINES = {OURS: "wharfie.runtime.linux:LinuxEngine"}
+ENGINES = {OURS: "wharfie.runtime.linux.engine:LinuxEngine"}
 _EXTERNAL = "wharfie.runtime.external:ExternalEngine"
 
 

@@ -48,11 +48,11 @@ class Loop:
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call `callback(events)` when something of `events` (or HUP, ERR) is there; again, to change what is watched."""
         old = self._watched.get(fd)
-        self._watched[fd] = (events, callback)
         if old is None:
             self._epoll.register(fd, events)
         elif old[0] != events:
             self._epoll.modify(fd, events)
+        self._watched[fd] = (events, callback)
 
     def forget(self, fd: int) -> None:
         """Before fd is closed. One that is not watched is fine."""

@@ -91,7 +91,13 @@ class TaskService:
         """A process with the stdio that a caller of the standard asks for."""
         uris = StdioURIs(request.stdin, request.stdout, request.stderr)
         streams = Streams(self.container.loop, stdin_once=False)
-        stdio_uris.connect(streams, uris, terminal=request.terminal, namespace=self.container.namespace)
+        stdio_uris.connect(
+            streams,
+            uris,
+            terminal=request.terminal,
+            namespace=self.container.namespace,
+            container_id=self.container.container_id,
+        )
         return Process(exec_id, streams, terminal=request.terminal, stdin_open=bool(uris.stdin), uris=uris)
 
     def start(self, request: task.ExecIDRequest, call: Call) -> Message:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BINARY_READY_S = 10.0
 
 
-def connect(streams: Streams, uris: StdioURIs, *, terminal: bool, namespace: str, container_id: str = "") -> None:
+def connect(streams: Streams, uris: StdioURIs, *, terminal: bool, namespace: str, container_id: str) -> None:
     """Open what the URIs name and join it to `streams`. Raises InvalidArgument, OSError, Unavailable."""
     if uris.stdout.startswith("binary:"):
         _connect_binary(streams, uris.stdout, namespace, container_id)

@@ -26,10 +26,7 @@ _DEADLINE_S = 10.0
 def sweep(args: bytes, fds: Sequence[int]) -> bytes:
     """Args: JSON {namespace, id, run, bundle, state}. Kills the container, removes cgroup, mounts and run directory."""
     a = json.loads(args)
-    cgroup = _cgroup_path(a["bundle"])
-    if cgroup:
-        remove_cgroup(cgroup)
-    _unmount_below(f"{a['state']}/rootfs/{a['namespace']}/{a['id']}", f"{a['bundle']}/rootfs")
+    sweep_bundle(a["bundle"], f"{a['state']}/rootfs/{a['namespace']}/{a['id']}")
     if os.path.isdir(a["bundle"]) and not os.path.exists(f"{a['bundle']}/exit.json"):
         document = {
             "exit_status": _KILLED, "exited_at_s": time.time(), "oom": False, "pid": 0, "error": "supervisor died",
@@ -37,6 +34,14 @@ def sweep(args: bytes, fds: Sequence[int]) -> bytes:
         atomic.write(f"{a['bundle']}/exit.json", json.dumps(document).encode(), 0o600, fsync=True)
     shutil.rmtree(a["run"], ignore_errors=True)
     return b""
+
+
+def sweep_bundle(bundle: str, *mounted: str) -> None:
+    """Kill the container of a bundle through its cgroup, then unmount its root (and what is mounted elsewhere)."""
+    cgroup = _cgroup_path(bundle)
+    if cgroup:
+        remove_cgroup(cgroup)
+    _unmount_below(f"{bundle}/rootfs", *mounted)
 
 
 def _cgroup_path(bundle: str) -> str:

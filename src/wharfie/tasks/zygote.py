@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ import msgspec
 
 from wharfie.errdefs import Unavailable
 from wharfie.rpc.status import from_document
+from wharfie.tasks.sealed import sealed_interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 CGROUP = "/wharfie.shims"
 _BOOT = "import sys; sys.path[:0] = sys.argv[4:6]; from wharfie.zygote.main import main; main()"
 _TITLE_ROOM = 320
-_MFD_EXEC = 0x10
-_BIG_ARGS = 64 << 10
 
 
 class Forked:
@@ -158,25 +156,3 @@ def _reap(loop: asyncio.AbstractEventLoop, pidfd: int, pid: int) -> None:
     os.close(pidfd)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, 0)
-
-
-def sealed_interpreter() -> int:
-    """Descriptor of a read-only copy of this interpreter in memory."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        image = os.memfd_create("wharfie-zygote", flags | _MFD_EXEC)
-    except OSError:  # before 6.3 there is no such flag, and every memfd may be executed
-        image = os.memfd_create("wharfie-zygote", flags)
-    try:
-        with open(sys.executable, "rb") as program:
-            size = os.fstat(program.fileno()).st_size
-            done = 0
-            while done < size:
-                done += os.sendfile(image, program.fileno(), done, size - done)
-        fcntl.fcntl(
-            image, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-        )
-    except BaseException:
-        os.close(image)
-        raise
-    return image

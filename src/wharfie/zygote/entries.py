@@ -37,11 +37,31 @@ ENTRIES = {
 
 PRELOAD = (
     "encodings.idna", "wharfie.rpc.blocking", "wharfie.logs.chunks_writer", "wharfie.logs.jsonfile",
-    "wharfie.shim.serve", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux",
+    "wharfie.shim.serve", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux.*",
     "wharfie.runtime.external", "wharfie.zygote.unpack",
     "wharfie.daemon.services.volumes_worker", "wharfie.daemon.services.archive_worker",
 )  # fmt: skip
-"""Imported before the first fork, so that no child imports anything on its way."""
+"""Imported before the first fork, so that no child imports anything on its way; `.*` is a package with all in it."""
+
+
+def preload_modules() -> list[str]:
+    """`PRELOAD`, packages spelt out."""
+    names: list[str] = []
+    for name in PRELOAD:
+        if name.endswith(".*"):
+            names += _modules_below(name[:-2])
+        else:
+            names.append(name)
+    return names
+
+
+def _modules_below(package: str) -> list[str]:
+    top = os.path.join(os.path.dirname(os.path.dirname(__file__)), *package.split(".")[1:])
+    found = []
+    for directory, _, files in os.walk(top):
+        prefix = package + directory[len(top) :].replace(os.sep, ".")
+        found += [f"{prefix}.{f[:-3]}" for f in sorted(files) if f.endswith(".py") and f != "__init__.py"]
+    return found
 
 
 def load(name: str, table: dict[str, str] = ENTRIES) -> Entry:

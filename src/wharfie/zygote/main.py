@@ -15,7 +15,7 @@ import traceback
 
 from wharfie.rpc.status import to_document
 from wharfie.zygote.cgroup import enter_cgroup
-from wharfie.zygote.entries import PRELOAD, load, run_worker
+from wharfie.zygote.entries import load, preload_modules, run_worker
 from wharfie.zygote.title import set_title
 
 _MAX_MESSAGE = 192 << 10
@@ -26,7 +26,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     enter_cgroup(sys.argv[2])
     state = sys.argv[3]
-    for module in PRELOAD:
+    for module in preload_modules():
         try:
             importlib.import_module(module)
         except Exception as e:  # the others can still be forked; this one says the same when it is asked for

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import tempfile
@@ -77,6 +79,9 @@ class Rig:
 
     async def close(self) -> None:
         await self.manager.close()
+        for identity in self.base.glob("run/shims/*/*/shim.json"):  # of a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(json.loads(identity.read_text())["pid"], signal.SIGKILL)
         shutil.rmtree(self.base)
 
 
