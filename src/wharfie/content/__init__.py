@@ -35,6 +35,9 @@ class Writer(Protocol):
     def replay(self) -> Iterator[bytes]:
         """The bytes before `offset`, in chunks (a resumed download feeds its unpacker with them)."""
 
+    def digest(self) -> str:
+        """Digest of everything written so far: names a blob whose digest nobody announced."""
+
     def truncate(self) -> None:
         """Start again from zero."""
 

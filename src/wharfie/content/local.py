@@ -230,6 +230,11 @@ class LocalWriter:
             raise InvalidArgument(f"replay ingest {self.ref!r}: it has been written to already")
         return self._catch_up()
 
+    def digest(self) -> str:
+        for _ in self._catch_up():
+            pass
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
+
     def truncate(self) -> None:
         os.ftruncate(self._fd, 0)
         self.offset = self._hashed = 0

@@ -2,8 +2,8 @@
 """Images: what a name points to, and everything that can be read from there.
 
 An image is a record (name -> target descriptor) in metadata plus blobs in content. This package walks manifests
-(`walk`), answers `inspect` and `history` (`inspect`), says what an image holds on to (`walk.references`, for garbage
-collection), writes and reads archives (`archives`, `load`, `importing`) and makes an image from a layer (`commit`).
+(`walk`), says what an image holds on to (`walk.references`, for garbage collection), writes and reads archives
+(`saving`, `loading`) and makes images out of layers (`making`: import, commit, build).
 On disk it owns nothing.
 
 Names are normalised references (`str(parse_reference(text))`): `docker.io/library/debian:latest`. A record whose name

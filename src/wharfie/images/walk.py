@@ -193,6 +193,60 @@ def children(store: Store, descriptor: Descriptor) -> list[Descriptor]:
     return [manifest.config, *manifest.layers]
 
 
+class Closure(NamedTuple):
+    """Everything below a descriptor: blobs once each, documents children first."""
+
+    blobs: list[Descriptor]
+    documents: list[Descriptor]
+
+
+def closure(store: Store, target: Descriptor) -> Closure | None:
+    """What has to travel for `target` to arrive whole; None if some of it is not on this machine. Raises DataLoss."""
+    found = Closure([], [])
+    seen: set[str] = set()
+
+    def collect(descriptor: Descriptor, depth: int) -> bool:
+        if descriptor.digest in seen:
+            return True
+        if not store.has(descriptor.digest):
+            return False
+        if depth > MAX_DEPTH:
+            raise DataLoss(f"read index {target.digest}: indexes are nested more than {MAX_DEPTH} deep")
+        seen.add(descriptor.digest)
+        for child in children(store, descriptor):
+            if child.media_type in INDEX_TYPES | MANIFEST_TYPES:
+                if not collect(child, depth + 1):
+                    return False
+            elif not store.has(child.digest):
+                return False
+            elif child.digest not in seen:
+                seen.add(child.digest)
+                found.blobs.append(child)
+        found.documents.append(descriptor)
+        return True
+
+    return found if collect(target, 0) else None
+
+
+def travelling(store: Store, target: Descriptor, wanted: Platform | None, *, operation: str, name: str) -> Closure:
+    """What `push` and `save` send: `target` whole where all its platforms are here, else one platform of it.
+
+    Shapes: without `wanted`, the platform that `open_image` would take. Raises NotFound (with how to get the rest).
+    """
+    whole = closure(store, target) if wanted is None else None
+    if whole is not None:
+        return whole
+    image = open_image(store, target, wanted, name=name)
+    part = closure(store, image.descriptor)
+    if part is None:
+        missing = next(d.digest for d in image.manifest.layers if not store.has(d.digest))
+        raise NotFound(
+            f"{operation}: layer {missing} is on this machine only unpacked, not as the blob that has to be sent",
+            hint=f"remove the image and pull it again: wharfie pull --platform {image.platform} {name}",
+        )
+    return part
+
+
 def references(store: Store, target: Descriptor) -> list[Ref]:
     """Everything on this machine that `target` holds: what `ImageRecords.put` and leases take.
 

@@ -199,5 +199,7 @@ def _refuse_hybrid(kind: str, data: bytes, foreign: tuple[str, ...]) -> None:
 
 
 def encode(document: Any) -> bytes:
-    """Canonical bytes of a document: what is hashed and stored."""
+    """Canonical bytes of a document: what is hashed and stored. `schemaVersion` is always in it; registries insist."""
+    if isinstance(document, Index | Manifest):
+        return msgspec.json.encode({"schemaVersion": document.schema_version, **msgspec.to_builtins(document)})
     return msgspec.json.encode(document)

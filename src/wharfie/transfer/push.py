@@ -16,11 +16,11 @@ from typing import NamedTuple
 from wharfie.content import Store
 from wharfie.errdefs import Cancelled, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from wharfie.images import KIND_BLOB, ImageRecords
-from wharfie.images.walk import is_attestation, open_image, parse_index, references
+from wharfie.images.walk import references, travelling
 from wharfie.registry import Credentials
 from wharfie.registry.client import Registry
 from wharfie.registry.push import Upload
-from wharfie.spec.image import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Descriptor, decode_manifest
+from wharfie.spec.image import MAX_DOCUMENT_BYTES, Descriptor
 from wharfie.spec.platform import Platform
 from wharfie.spec.reference import Reference, parse_reference
 from wharfie.transfer import Phase, Progress, ProgressCallback
@@ -35,13 +35,6 @@ class PushResult(NamedTuple):
     tag: str
     digest: str
     manifest_bytes: int
-
-
-class _Plan(NamedTuple):
-    """Blobs in any order, then documents children first; the last one gets the tag."""
-
-    blobs: list[Descriptor]
-    documents: list[Descriptor]
 
 
 class Pusher:
@@ -81,7 +74,8 @@ class Pusher:
         tell = Throttle(progress or (lambda _: None))
         repository = self._registry.repository(reference, credentials, operation="push", cancel=cancel)
         upload = Upload(repository)
-        plan = self._plan(target, reference, platform)
+        name_shown = reference.familiar()
+        plan = travelling(self._store, target, platform, operation=repository.context.operation, name=name_shown)
         sources = list(self._sources(reference, records))
         for blob in plan.blobs:
             tell(Progress(blob.digest, Phase.PREPARING, total=blob.size))
@@ -107,39 +101,6 @@ class Pusher:
             upload.manifest(document.media_type, data, under, document.digest)
         tell(Progress(name, Phase.DONE, detail=f"{tag}: digest: {top.digest} size: {top.size}"))
         return PushResult(tag, top.digest, top.size)
-
-    def _plan(self, target: Descriptor, reference: Reference, platform: Platform | None) -> _Plan:
-        operation = f'push "{reference.familiar()}"'
-        whole = _Plan([], [])
-        if platform is None and self._collect(target, whole):
-            return whole
-        image = open_image(self._store, target, platform, name=reference.familiar())
-        plan = _Plan([], [])
-        if not self._collect(image.descriptor, plan):
-            missing = next(d.digest for d in image.manifest.layers if not self._store.has(d.digest))
-            raise NotFound(
-                f"{operation}: blob {missing} is not on this machine",
-                hint=f"pull it again: wharfie pull --platform {image.platform} {reference.familiar()}",
-            )
-        return plan
-
-    def _collect(self, descriptor: Descriptor, plan: _Plan) -> bool:
-        """Add what `descriptor` needs; False if something is not here."""
-        if not self._store.has(descriptor.digest):
-            return False
-        data = self._store.read(descriptor.digest, max_bytes=MAX_DOCUMENT_BYTES)
-        if descriptor.media_type in INDEX_TYPES:
-            if not all(self._collect(e, plan) for e in parse_index(descriptor, data).manifests):
-                return False
-        elif descriptor.media_type in MANIFEST_TYPES or is_attestation(descriptor):
-            manifest = decode_manifest(data)
-            for blob in (*manifest.layers, manifest.config):
-                if not self._store.has(blob.digest):
-                    return False
-                if all(b.digest != blob.digest for b in plan.blobs):
-                    plan.blobs.append(blob)
-        plan.documents.append(descriptor)
-        return True
 
     def _sources(self, reference: Reference, records: ImageRecords) -> Iterator[tuple[str, frozenset[str]]]:
         """(repository path, blobs) of other repositories of the same registry."""

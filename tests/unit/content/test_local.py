@@ -85,7 +85,9 @@ def test_resume_without_replay(store: LocalStore) -> None:
     w.write(DATA[:10])
     w.close()
     again = store.writer("x", digest=DIGEST)
+    assert again.digest() == sha256(DATA[:10])
     again.write(DATA[10:])
+    assert again.digest() == DIGEST
     with pytest.raises(InvalidArgument):
         again.replay()
     again.commit(len(DATA), DIGEST)
