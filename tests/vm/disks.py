@@ -11,8 +11,9 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from harness.images import CACHE
 from packaging.requirements import Requirement
+
+from harness.images import CACHE
 from vm.kernel import Kernel, locked
 
 TOP = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ while [ ! -e /dev/vdb ]; do $bb usleep 10000; done
 $bb mount -t ext4 /dev/vda /root && $bb mkdir -p /root/payload && $bb mount -t ext4 -o ro /dev/vdb /root/payload
 for m in dev proc sys; do $bb mount -o move /$m /root/$m; done
 $bb mkdir -p /root/etc/systemd/system && $bb cp /root/payload/guest/*.service /root/etc/systemd/system/
+$bb cp /bin/busybox /root/usr/bin/busybox; echo 127.0.0.1 localhost >/root/etc/hosts
 exec $bb switch_root /root $($bb sed -n 's/.*wharfie_init=\\([^ ]*\\).*/\\1/p' /root/proc/cmdline)
 """
 
@@ -115,6 +117,7 @@ def payload_disk(directory: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(TOP / "src/wharfie", site / "wharfie", ignore=ignore)
     shutil.copytree(TOP / "packaging/bin", tree / "bin")
+    shutil.copytree(TOP / "packaging/systemd", tree / "systemd")
     shutil.copytree(TOP / "tests/harness", tree / "guest/harness", ignore=ignore)
     shutil.copytree(TOP / "tests/vm/guest", tree / "guest", ignore=ignore, dirs_exist_ok=True)
     for program in ("/bin/busybox", "/usr/bin/docker-registry"):
