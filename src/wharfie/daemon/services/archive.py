@@ -7,29 +7,20 @@ same upper directory must not be mounted twice.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator
-from typing import Protocol
 
 import msgspec
 
+from wharfie.daemon.services.archive_pipes import ByteSource, aclosing, from_worker, into_worker
 from wharfie.daemon.services.container import Container
 from wharfie.daemon.state import Engine
-from wharfie.errdefs import Conflict, NotFound, WharfieError
+from wharfie.errdefs import Conflict, NotFound
 from wharfie.mount import Mount
 
-PIPE_BYTES = 1 << 20
 _log = logging.getLogger("wharfie.daemon.archive")
-
-
-class ByteSource(Protocol):
-    """A request's body."""
-
-    def iter_any(self) -> AsyncIterator[bytes]: ...
 
 
 def _where(engine: Engine, container: Container, *, rootfs_only: bool = False) -> dict[str, object]:
@@ -77,41 +68,9 @@ async def stat_path(engine: Engine, container: Container, path: str) -> str:
     return answer.decode()
 
 
-async def _from_worker(engine: Engine, entry: str, args: bytes, fds: list[int]) -> AsyncIterator[bytes]:
-    """Run a worker that writes to its last descriptor; what it writes, then its error if it has one."""
-    reader_fd, writer_fd = _pipe()
-    reader = asyncio.StreamReader(limit=PIPE_BYTES)
-    try:
-        transport, _ = await engine.loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reader_fd, "rb", buffering=0)
-        )
-    except BaseException:
-        os.close(writer_fd)
-        raise
-    work = asyncio.ensure_future(engine.tasks.worker(entry, args, [*fds, writer_fd]))
-    work.add_done_callback(lambda _: os.close(writer_fd))  # ends the pipe: the worker's own end is closed by then
-    try:
-        while chunk := await reader.read(PIPE_BYTES):
-            yield chunk
-        skipped = await work
-        for line in msgspec.json.decode(skipped or b"[]", type=list[str]):
-            _log.warning("%s: left out %s", entry, line)
-    finally:
-        transport.close()
-        if not work.done():
-            work.cancel()
-            with contextlib.suppress(asyncio.CancelledError, WharfieError):
-                await work
-
-
-def _pipe() -> tuple[int, int]:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    if sys.platform == "linux":
-        import fcntl
-
-        with contextlib.suppress(PermissionError):  # the user's quota of pipe pages is used up: a small one works too
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return reader, writer
+def _log_skipped(entry: str, answer: bytes) -> None:
+    for line in msgspec.json.decode(answer or b"[]", type=list[str]):
+        _log.warning("%s: left out %s", entry, line)
 
 
 async def get(engine: Engine, container: Container, path: str) -> AsyncIterator[bytes]:
@@ -119,8 +78,8 @@ async def get(engine: Engine, container: Container, path: str) -> AsyncIterator[
     async with _reachable(engine, container) as (where, fds):
         args = msgspec.json.encode({"where": where, "path": path})
         head, begun = b"", False
-        stream = _from_worker(engine, "archive-get", args, fds)
-        async with contextlib.aclosing(stream):
+        stream = from_worker(engine, "archive-get", args, fds, lambda answer: _log_skipped("copy", answer))
+        async with aclosing(stream):
             async for chunk in stream:
                 if begun:
                     yield chunk
@@ -136,8 +95,9 @@ async def get(engine: Engine, container: Container, path: str) -> AsyncIterator[
 async def export(engine: Engine, container: Container) -> AsyncIterator[bytes]:
     """The root file system as a tar."""
     async with _reachable(engine, container, rootfs_only=True) as (where, fds):
-        stream = _from_worker(engine, "archive-export", msgspec.json.encode({"where": where}), fds)
-        async with contextlib.aclosing(stream):
+        args = msgspec.json.encode({"where": where})
+        stream = from_worker(engine, "archive-export", args, fds, lambda answer: _log_skipped("export", answer))
+        async with aclosing(stream):
             async for chunk in stream:
                 yield chunk
 
@@ -158,37 +118,7 @@ async def put(
         owner = (user.uid, user.gid)
     async with _reachable(engine, container) as (where, fds):
         args = msgspec.json.encode({"where": where, "path": path, "owner": owner, "keep_kinds": keep_kinds})
-        reader_fd, writer_fd = _pipe()
-        work = asyncio.ensure_future(engine.tasks.worker("archive-put", args, [*fds, reader_fd]))
-        work.add_done_callback(lambda _: os.close(reader_fd))
-        feeding = asyncio.ensure_future(_feed(engine, body, writer_fd))
         try:
-            await asyncio.wait({work, feeding}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                feeding.cancel()
-            else:
-                await feeding
-            await work
+            await into_worker(engine, body, "archive-put", args, fds)
         finally:
-            feeding.cancel()
-            work.cancel()
-            await asyncio.gather(feeding, work, return_exceptions=True)
             engine.containers.touch_files(container.ns, container.id)
-
-
-async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
-    """The body into the pipe; ends early, without an error, when nobody reads any more."""
-    transport, protocol = await engine.loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(writer_fd, "wb", buffering=0)
-    )
-    writer = asyncio.StreamWriter(transport, protocol, None, engine.loop)
-    try:
-        async for chunk in body.iter_any():
-            writer.write(chunk)
-            await writer.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the worker says why
-    finally:
-        writer.close()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncio.CancelledError):
-            await writer.wait_closed()

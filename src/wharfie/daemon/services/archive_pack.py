@@ -13,102 +13,46 @@ import stat
 import sys
 from collections.abc import Callable
 
+from wharfie.archive.entry import BLOCK, CHAR, FIFO, HARDLINK, Entry
+from wharfie.archive.write import header
 from wharfie.daemon.services.archive_root import Root
 
 if sys.platform == "win32":
     raise ImportError("archive workers are Linux processes")
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FLAGS = {
-    stat.S_IFREG: b"0", stat.S_IFLNK: b"2", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4", stat.S_IFDIR: b"5",
-    stat.S_IFIFO: b"6",
-}  # fmt: skip
-_HARDLINK = b"1"
 _ZEROS = bytes(64 << 10)
 _SPLICE_BYTES = 1 << 20
 _MAX_SKIPPED = 20
 
 
-def _octal(value: int, width: int) -> bytes:
-    return b"%0*o\0" % (width - 1, value)
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    body = b" " + key + b"=" + value + b"\n"
-    length = len(body)
-    while len(str(length)) + len(body) != length:
-        length = len(str(length)) + len(body)
-    return str(length).encode() + body
-
-
-def _block(
-    name: bytes,
-    flag: bytes,
-    size: int,
-    *,
-    mode: int = 0o644,
-    ids: tuple[int, int] = (0, 0),
-    mtime_s: int = 0,
-    link: bytes = b"",
-    device: int = 0,
-) -> bytes:
-    """One ustar header block; what does not fit is cut here and said in a PAX header before it."""
-    raw = bytearray(512)
-    raw[0:100] = name[:100].ljust(100, b"\0")
-    raw[100:108] = _octal(mode, 8)
-    raw[108:116] = _octal(min(ids[0], 0o7777777), 8)
-    raw[116:124] = _octal(min(ids[1], 0o7777777), 8)
-    raw[124:136] = _octal(min(size, 0o77777777777), 12)
-    raw[136:148] = _octal(min(max(mtime_s, 0), 0o77777777777), 12)
-    raw[148:156] = b" " * 8
-    raw[156:157] = flag
-    raw[157:257] = link[:100].ljust(100, b"\0")
-    raw[257:265] = b"ustar\x0000"
-    raw[329:337] = _octal(os.major(device), 8)
-    raw[337:345] = _octal(os.minor(device), 8)
-    raw[148:156] = b"%06o\0 " % sum(raw)
-    return bytes(raw)
-
-
-def header(
-    name: bytes,
-    flag: bytes,
+def member(
+    shown: bytes,
     found: os.stat_result,
     *,
+    hard: bool = False,
     size: int = 0,
     link: bytes = b"",
     xattrs: dict[bytes, bytes] | None = None,
 ) -> bytes:
-    """Header of one member: a PAX header where ustar has no room, then the block. Spec: POSIX.1-2017 pax."""
-    records = b""
-    if len(name) > 100 or not name.isascii():
-        records += _record(b"path", name)
-    if len(link) > 100 or not link.isascii():
-        records += _record(b"linkpath", link)
-    if size > 0o77777777777:
-        records += _record(b"size", b"%d" % size)
-    for key, id_ in ((b"uid", found.st_uid), (b"gid", found.st_gid)):
-        if id_ > 0o7777777:
-            records += _record(key, b"%d" % id_)
-    mtime_s = found.st_mtime_ns // 10**9
-    if not 0 <= mtime_s <= 0o77777777777:
-        records += _record(b"mtime", b"%d" % mtime_s)
-    for key, value in (xattrs or {}).items():
-        records += _record(b"SCHILY.xattr." + key, value)
-    block = _block(
-        name,
-        flag,
+    """Header of a member called `shown`, of the kind that it has on disk, or a hard link."""
+    kind = HARDLINK if hard else stat.S_IFMT(found.st_mode)
+    device = (os.major(found.st_rdev), os.minor(found.st_rdev)) if kind in {CHAR, BLOCK} else (0, 0)
+    entry = Entry(
+        b"",
+        shown,
+        kind,
+        stat.S_IMODE(found.st_mode),
+        found.st_uid,
+        found.st_gid,
         size,
-        mode=stat.S_IMODE(found.st_mode),
-        ids=(found.st_uid, found.st_gid),
-        mtime_s=mtime_s,
-        link=link,
-        device=found.st_rdev if flag in b"34" else 0,
+        found.st_mtime_ns // 10**9,
+        0,
+        link,
+        device,
+        xattrs,
     )
-    if not records:
-        return block
-    about = _block(b"PaxHeaders.0/" + name.rstrip(b"/").rpartition(b"/")[2][:80], b"x", len(records))
-    return about + records + bytes(-len(records) % 512) + block
+    return header(entry, whole_seconds=True)
 
 
 class Packer:
@@ -161,9 +105,9 @@ class Packer:
         elif kind == stat.S_IFREG:
             self._file(fd, found, shown)
         elif kind == stat.S_IFLNK:
-            self._write(header(shown, _FLAGS[kind], found, link=os.readlink(b"", dir_fd=fd)))
-        elif kind in _FLAGS:
-            self._write(header(shown, _FLAGS[kind], found))
+            self._write(member(shown, found, link=os.readlink(b"", dir_fd=fd)))
+        elif kind in {CHAR, BLOCK, FIFO}:
+            self._write(member(shown, found))
         # a socket has no form in a tar, and is nothing without its listener
 
     def _directory(self, fd: int, found: os.stat_result, shown: bytes) -> None:
@@ -174,7 +118,7 @@ class Packer:
             self._skip(shown, e)
             return
         try:
-            self._write(header(slash, b"5", found, xattrs=_xattrs(inside)))
+            self._write(member(shown, found, xattrs=_xattrs(inside)))
             try:
                 names = sorted(os.listdir(inside))
             except OSError as e:
@@ -190,7 +134,7 @@ class Packer:
         if found.st_nlink > 1:
             first = self._links.get(key)
             if first is not None:
-                self._write(header(shown, _HARDLINK, found, link=first))
+                self._write(member(shown, found, hard=True, link=first))
                 return
         try:
             source = self._root.reopen(fd, os.O_RDONLY | os.O_NONBLOCK)
@@ -199,7 +143,7 @@ class Packer:
             return
         try:
             size = os.fstat(source).st_size
-            self._write(header(shown, b"0", found, size=size, xattrs=_xattrs(source)))
+            self._write(member(shown, found, size=size, xattrs=_xattrs(source)))
             if found.st_nlink > 1:
                 self._links[key] = shown
             left = size - self._bytes(source, size, shown)

@@ -85,7 +85,7 @@ class Unpacker:
                 f"copy to container: create device {path!r}: a container with its own user namespace can have none",
                 hint="stop the container first, or leave devices out of the archive",
             )
-        return OSError(e.errno, f"copy to container: create: {e.strerror}", path)
+        return OSError(e.errno, f"create: {e.strerror}", path)
 
     def _make_room(self, at: int, name: str, entry: Entry) -> None:
         try:
