@@ -213,8 +213,9 @@ def _overlay(options: Options, ids: _Idmap | None, *, by_descriptor: bool) -> in
         try:
             fd = _overlay_by_descriptor(overlay, ids)
         except OSError as e:
-            # Before 6.13 the option is unknown, before 6.15 a detached layer is refused: EINVAL both.
-            if e.errno not in (errno.EINVAL, errno.ENOSYS):
+            # Before 6.5 overlayfs takes no descriptors (EOPNOTSUPP), before 6.13 the option is unknown, before 6.15 a
+            # detached layer is refused (EINVAL both).
+            if e.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             fd = _in_private_namespace(lambda: _overlay_by_strings(overlay, ids))
     else:
