@@ -42,6 +42,13 @@ _IGNORED = {"defaults", "loud", "iversion", "noiversion", "remount", ""}
 """Without a meaning in the new mount API (iversion is the file system's own affair since 5.x), or the default."""
 
 
+def known_words() -> list[str]:
+    """Every option word with a meaning here, sorted."""
+    words = {*_SET, *_PROPAGATION, *_SUPERBLOCK, "bind", "rbind", "tmpcopyup", "idmap", "ridmap", "defaults", "remount"}
+    words |= {f"r{w}" for w in (*_SET, *_PROPAGATION)}
+    return sorted(words)
+
+
 class Options(NamedTuple):
     """`data` are the file system's own words in order. Recursive attributes count for submounts of a bind too.
 

@@ -13,6 +13,7 @@ import sys
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import os
+import select
 import signal as signals
 import socket
 import stat
@@ -59,8 +60,40 @@ class LinuxEngine:
         self._deleted = False
         self._no_pivot = no_pivot
         self._no_new_keyring = no_new_keyring
-        self._preserve_fds = preserve_fds
+        self.preserve_fds = preserve_fds
         self._gate_path = gate_path
+
+    def adopt(self, container_id: str, bundle: str, spec: Spec, pid: int) -> None:
+        """Take charge of a container that another process created; pid 0 where it has ended."""
+        self.plan = plan(container_id, bundle, spec, no_new_keyring=self._no_new_keyring)
+        self.cgroup = open_manager(cgroup_path(spec, container_id))
+        if pid:
+            self.pid = pid
+            try:
+                self._pidfd = process.pidfd_open(pid)
+            except ProcessLookupError:
+                self.pid = 0
+
+    def connect(self, gate_path: str) -> None:
+        """Reach the gate of a created container, so that `start` can open it."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.connect(gate_path)
+        except OSError as e:
+            sock.close()
+            raise FailedPrecondition(f"start container `{self._id()}`: its gate does not answer: {e.strerror}") from e
+        self._channel = ch.Channel(sock)
+
+    def paused(self) -> bool:
+        return self._manager().frozen()
+
+    def watch_fd(self) -> int:
+        """A descriptor that becomes readable when the first process ends. The engine owns it."""
+        return self._pidfd
+
+    def wait_end(self, timeout_s: float) -> bool:
+        """Wait until the first process has ended (it may still want reaping). False: it has not."""
+        return self._pidfd < 0 or _ended(self._pidfd, timeout_s)
 
     def create(self, container_id: str, bundle: str, spec: Spec, rootfs: Sequence[Mount], stdio: Stdio) -> Started:
         p = plan(container_id, bundle, spec, no_pivot=self._no_pivot, no_new_keyring=self._no_new_keyring)
@@ -117,7 +150,7 @@ class LinuxEngine:
                 stack.callback(os.close, birth_fd)
 
             def first() -> None:
-                child.init(p, theirs, fds, [name for name, _ in views], preserve_fds=self._preserve_fds, gate=gate)
+                child.init(p, theirs, fds, [name for name, _ in views], preserve_fds=self.preserve_fds, gate=gate)
 
             time_offsets = spec.linux.time_offsets if spec.linux is not None else {}
             self.pid, self._pidfd = exec_.spawn(
@@ -249,7 +282,7 @@ class LinuxEngine:
                     fds,
                     cgroup=self.cgroup,
                     warnings=self.warnings,
-                    preserve_fds=self._preserve_fds,
+                    preserve_fds=self.preserve_fds,
                 )
             except OSError as e:
                 raise _failed(what, e) from e
@@ -368,12 +401,10 @@ def _failed(what: str, e: OSError) -> WharfieError:
     return FailedPrecondition(f"{what}: {text}", errno=e.errno)
 
 
-def _ended(pidfd: int) -> bool:
-    import select
-
+def _ended(pidfd: int, timeout_s: float = 0) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
+    return bool(poll.poll(timeout_s * 1000))
 
 
 def _listen(path: str, stack: ExitStack) -> socket.socket:

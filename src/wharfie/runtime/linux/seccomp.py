@@ -40,7 +40,7 @@ _SPEC_ARCH = {
 _FAMILY = {"x86_64": ("x86_64", "x86", "x32"), "aarch64": ("aarch64", "arm")}
 _ORDER = ("x86_64", "x86", "x32", "aarch64", "arm")
 _X32_BIT = 0x40000000
-_ACTIONS = {
+ACTIONS = {
     "SCMP_ACT_KILL": k.SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_THREAD": k.SECCOMP_RET_KILL_THREAD,
     "SCMP_ACT_KILL_PROCESS": k.SECCOMP_RET_KILL_PROCESS,
@@ -85,9 +85,9 @@ def numbers(arch: str) -> dict[str, int]:
 
 def verdict(action: str, errno_ret: int | None) -> int:
     """The filter's return value for an action. Raises InvalidArgument."""
-    if action not in _ACTIONS:
+    if action not in ACTIONS:
         raise InvalidArgument(f"read seccomp profile: unknown action `{action}`")
-    value = _ACTIONS[action]
+    value = ACTIONS[action]
     if value in (k.SECCOMP_RET_ERRNO, k.SECCOMP_RET_TRACE):
         data = _EPERM if errno_ret is None else errno_ret
         if not 0 <= data <= 0xFFFF:
