@@ -115,6 +115,9 @@ class Snapshotter(Protocol):
     def mounts(self, key: str) -> list[Mount]:
         """The mounts of an active snapshot or view, again (after a reboot too). Outermost first."""
 
+    def below(self, key: str) -> list[Mount]:
+        """Read-only mounts that show the parent of `key` (an empty directory where it has none); recorded nowhere."""
+
     def upper(self, key: str) -> str | None:
         """Directory with the changes of an active snapshot (overlay upper layout), None where there is none."""
 

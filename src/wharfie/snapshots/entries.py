@@ -29,14 +29,10 @@ VERSION = 1
 
 
 class Record(NamedTuple):
-    """`diff_id`: the layer of a committed snapshot, "" where it was committed from an active one (its fs/ is the layer).
-
-    `fill`: a layer of directories stands on top of it (`Layered`, implicit parents).
-    """
+    """`diff_id`: the layer of a committed snapshot, "" where it was committed from an active one (its fs/ is the layer)."""
 
     info: Info
     diff_id: str = ""
-    fill: bool = False
 
 
 class Entries:
@@ -80,22 +76,21 @@ class Entries:
         record: Record,
         directories: tuple[str, ...] = (),
         *,
-        moved: dict[str, str] | None = None,
+        moved: str | None = None,
         fsync: bool = False,
     ) -> str:
-        """Make the entry with empty `directories` in it, and `moved` things (name: path); its path.
+        """Make the entry with empty `directories` in it, out of the directory `moved` where one is given; its path.
 
-        Raises: AlreadyExists; moved things are gone then too.
+        Raises: AlreadyExists; `moved` is gone then too.
         """
         path = self.path(record.info.name)
-        part = self.temporary()
+        part = moved or self.temporary()
         with self.working():
-            os.mkdir(part, 0o700)
+            if moved is None:
+                os.mkdir(part, 0o700)
             try:
                 for name in directories:
                     os.mkdir(os.path.join(part, name), 0o755)
-                for name, source in (moved or {}).items():
-                    os.rename(source, os.path.join(part, name))
                 _write(part, record, fsync=fsync)
                 os.rename(part, path)
             except BaseException as e:
@@ -159,7 +154,7 @@ def new_info(name: str, kind: str, parent: str | None, labels: dict[str, str] | 
 
 def _write(path: str, record: Record, *, fsync: bool) -> None:
     document: dict[str, Any] = {
-        "version": VERSION, **record.info._asdict(), "diff_id": record.diff_id, "fill": record.fill,
+        "version": VERSION, **record.info._asdict(), "diff_id": record.diff_id,
     }  # fmt: skip
     atomic.write(os.path.join(path, "meta.json"), json.dumps(document).encode(), 0o600, fsync=fsync)
 
@@ -175,6 +170,6 @@ def _read(path: str) -> Record:
                 hint="a newer wharfie has written this store",
             )
         info = Info(d["name"], d["kind"], d["parent"], d["labels"], d["created_s"], d["updated_s"])
-        return Record(info, d["diff_id"], d["fill"])
+        return Record(info, d["diff_id"])
     except (ValueError, KeyError, TypeError) as e:
         raise DataLoss(f"read snapshot {file!r}: malformed: {e}") from e

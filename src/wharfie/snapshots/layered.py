@@ -1,152 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `erofs` and `overlay` share: committed snapshots are stacks of layers, active ones an overlay on top.
 
-A subclass brings the form of a layer: how it is written, and a short path that shows it as a directory.
+entries/<hash>/root/         committed: an empty directory that looks like the stack's root
+entries/<hash>/fill/         committed: directories laid over a layer that does not describe them (`fill`)
+entries/<hash>/fs/, work/    active: the overlay's upper and work directory; committed from active: fs/ is the layer
+<state>/l/d<hash>            a short symbolic link to a directory in use as a layer: lowerdir= has one page
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
-from wharfie.archive.compression import inflate
-from wharfie.errdefs import Conflict, DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unsupported
-from wharfie.fsutil import atomic
+from wharfie.errdefs import Conflict, FailedPrecondition, InvalidArgument, NotFound, Unsupported
 from wharfie.mount import Mount
-from wharfie.snapshots import KIND_ACTIVE, KIND_COMMITTED, KIND_VIEW, Info, LayerInfo, ReadInto, Usage
-from wharfie.snapshots.entries import Entries, Record, new_info
+from wharfie.snapshots import KIND_ACTIVE, KIND_COMMITTED, KIND_VIEW, Info, Usage
+from wharfie.snapshots.entries import Record, new_info
+from wharfie.snapshots.layers import Attributes, Layers
 from wharfie.snapshots.removal import measure, remove_tree
-from wharfie.spec.digest import encoded
 
-SIDECAR_VERSION = 1
 _PAGE_BYTES = 4096
 _OVERLAY = ("index=off", "metacopy=off", "redirect_dir=nofollow")
 """Said outright, so that the host's defaults cannot change what an upper directory means to the differ."""
-T = TypeVar("T")
+_PLAIN_ROOT = Attributes(0o755, 0, 0, 0, {})
 
 
-class Layered:
+class Layered(Layers):
     """`snapshots.Snapshotter` on overlayfs. Safe to use from several threads and processes."""
 
-    name = ""
-    suffix = ""
-
     def __init__(self, directory: str, state: str) -> None:
-        self.directory = directory
-        self.state = state
-        self._entries = Entries(directory)
-        self._layers = os.path.join(directory, "layers")
+        super().__init__(directory)
+        self._links = os.path.join(os.path.realpath(state), "l")
         self._empty = os.path.join(directory, "empty")
+        if any(character in path for path in (directory, self._links) for character in ",:\\"):
+            raise InvalidArgument(
+                f"open snapshotter {self.name!r}: overlayfs cannot take {directory!r} or {self._links!r}",
+                hint="choose root and state directories without comma, colon and backslash",
+            )
 
     def create(self) -> None:
-        """Make the store where it is missing."""
-        self._entries.create()
-        for path in (self._layers, self._empty):
-            os.makedirs(path, mode=0o700, exist_ok=True)
-        os.chmod(self._empty, 0o755)
-
-    # What a form of layer must bring.
-
-    def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> tuple[LayerInfo, list[str]]:
-        """Write a layer at the new path `part`, flushed; also the paths of its implicit directories."""
-        raise NotImplementedError
-
-    def _publish(self, part: str, path: str) -> None:
-        """Give a finished layer its name; one that is there already stays."""
-        raise NotImplementedError
+        super().create()
+        os.makedirs(self._empty, mode=0o755, exist_ok=True)
 
     def _shown(self, path: str) -> str:
         """A short path of a directory that shows the layer at `path`, good for lowerdir=."""
-        raise NotImplementedError
+        link = self._link(path)
+        try:
+            if os.readlink(link) == path:
+                return link
+        except FileNotFoundError:
+            pass
+        os.makedirs(self._links, mode=0o700, exist_ok=True)
+        part = f"{link}.{os.urandom(4).hex()}"
+        os.symlink(path, part)
+        os.rename(part, link)
+        return link
+
+    def _link(self, path: str) -> str:
+        return os.path.join(self._links, "d" + hashlib.sha256(path.encode()).hexdigest()[:16])
 
     def _hide(self, path: str) -> None:
-        """Let go of what `_shown` made."""
-        raise NotImplementedError
+        try:
+            os.unlink(self._link(path))
+        except FileNotFoundError:
+            pass
 
     def _release(self, used: set[str]) -> None:
         """Let go of everything that `_shown` made for layers whose path is not in `used`."""
-        raise NotImplementedError
-
-    # Layers.
-
-    def _layer(self, diff_id: str) -> str:
-        return os.path.join(self._layers, encoded(diff_id) + self.suffix)
-
-    def _sidecar(self, diff_id: str) -> str:
-        return os.path.join(self._layers, encoded(diff_id) + ".json")
-
-    def ingest(
-        self,
-        stream: ReadInto,
-        *,
-        compression: str,
-        diff_id: str,
-        max_size_bytes: int | None = None,
-        max_ratio: float = 1000.0,
-    ) -> LayerInfo:
-        chunks = inflate(stream, compression, max_bytes=max_size_bytes, max_ratio=max_ratio)
-        path = self._layer(diff_id)
-        if os.path.exists(path):
-            while stream.read(1 << 20):
-                pass
-            return self.layer_info(diff_id)
-        with self._entries.working():
-            part = self._entries.temporary()
-            try:
-                info, implicit = self._write(chunks, diff_id, part)
-                document = {"version": SIDECAR_VERSION, **info._asdict(), "implicit": implicit}
-                atomic.write(self._sidecar(diff_id), json.dumps(document).encode(), 0o600, fsync=True)
-                self._publish(part, path)
-            except BaseException:
-                remove_tree(part)
-                raise
-            atomic.sync_directory(self._layers)
-        return info
-
-    def has_layer(self, diff_id: str) -> bool:
-        return os.path.exists(self._layer(diff_id))
-
-    def layer_info(self, diff_id: str) -> LayerInfo:
-        return self._learnt(diff_id)[0]
-
-    def _learnt(self, diff_id: str) -> tuple[LayerInfo, list[str]]:
-        if not self.has_layer(diff_id):
-            raise NotFound(f"look up layer {diff_id}: no such layer in {self.name!r}")
-        file = self._sidecar(diff_id)
+        prefix = self.directory + "/"
         try:
-            with open(file, "rb") as f:
-                d = json.loads(f.read())
-            if d["version"] != SIDECAR_VERSION:
-                raise DataLoss(f"read {file!r}: version {d['version']} is unknown")
-            info = LayerInfo(
-                d["diff_id"], d["size_bytes"], d["entries"], tuple(d["extra_ids"]), bool(d["implicit_parents"])
-            )
-            return info, d["implicit"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise DataLoss(f"read {file!r}: {e}", hint="remove the image and pull it again") from e
-
-    def remove_layer(self, diff_id: str) -> None:
-        path = self._layer(diff_id)
-        with self._entries.taking():
-            if not os.path.exists(path):
-                raise NotFound(f"remove layer {diff_id}: no such layer in {self.name!r}")
-            for record in self._entries.walk():
-                if record.diff_id == diff_id:
-                    raise Conflict(f"remove layer {diff_id}: snapshot {record.info.name!r} uses it")
-            self._hide(path)
-            self._discard(path)
-            os.unlink(self._sidecar(diff_id))
-
-    def _discard(self, path: str) -> None:
-        """A tree goes by rename first: half a layer must never be found under its name."""
-        part = self._entries.temporary()
-        with self._entries.working():
-            os.rename(path, part)
-            remove_tree(part)
-
-    # Snapshots.
+            names = os.listdir(self._links)
+        except FileNotFoundError:
+            return
+        for name in names:
+            link = os.path.join(self._links, name)
+            if name.startswith("d") and (path := os.readlink(link)).startswith(prefix) and path not in used:
+                os.unlink(link)
 
     def assemble(self, name: str, parent: str | None, diff_id: str, *, labels: dict[str, str] | None = None) -> None:
         with self._entries.adding():
@@ -156,7 +87,46 @@ class Layered:
                 raise NotFound(f"assemble snapshot {name!r}: no layer {diff_id} in {self.name!r}")
             if parent is not None:
                 self._committed(parent, f"assemble snapshot {name!r}")
-            self._entries.add(Record(new_info(name, KIND_COMMITTED, parent, labels), diff_id), fsync=True)
+            record = Record(new_info(name, KIND_COMMITTED, parent, labels), diff_id)
+            with self._entries.working():
+                part = self._entries.temporary()
+                os.mkdir(part, 0o700)
+                try:
+                    self._stack_on(parent, diff_id, part)
+                    self._entries.add(record, moved=part, fsync=True)
+                except BaseException:
+                    remove_tree(part)
+                    raise
+
+    def _stack_on(self, parent: str | None, diff_id: str, place: str) -> None:
+        """Put root/ into `place`, and fill/ where the layer needs it on this parent."""
+        if sys.platform == "win32":
+            return
+        from wharfie.snapshots import fill
+
+        learnt = self._learnt(diff_id)
+        look = learnt.root
+        if look is None:
+            look = _PLAIN_ROOT if parent is None else fill.attributes(self._root(parent))
+        root = os.path.join(place, "root")
+        os.mkdir(root, 0o755)
+        fill.describe(root, look)
+        if parent is not None and learnt.implicit:
+            from wharfie.mount.detached import open_tree
+
+            below = [self._shown(path) for path in self._paths(parent)]
+            parent_fd = open_tree(_overlay([*below, self._empty], "ro"))
+            try:
+                merged_fd = open_tree(_overlay([self._shown(self._layer(diff_id)), *below], "ro"))
+                try:
+                    fill.write(learnt.implicit, parent_fd, merged_fd, os.path.join(place, "fill"))
+                finally:
+                    os.close(merged_fd)
+            finally:
+                os.close(parent_fd)
+
+    def _root(self, name: str) -> str:
+        return os.path.join(self._entries.path(name), "root")
 
     def _assembled(self, name: str, parent: str | None, diff_id: str) -> bool:
         """Whether `name` exists, and just so. Raises Conflict where it is something else."""
@@ -223,7 +193,9 @@ class Layered:
             if parent is not None:
                 self._committed(parent, f"prepare snapshot {key!r}")
             record = Record(new_info(key, kind, parent, labels))
-            self._entries.add(record, ("fs", "work") if kind == KIND_ACTIVE else ("fs",))
+            path = self._entries.add(record, ("fs", "work") if kind == KIND_ACTIVE else ("fs",))
+            if parent is not None and kind == KIND_ACTIVE:
+                _look_like(os.path.join(path, "fs"), self._root(parent))
         try:
             return self._mounts(record)
         except BaseException:
@@ -240,39 +212,38 @@ class Layered:
 
     def _mounts(self, record: Record) -> list[Mount]:
         path = self._entries.path(record.info.name)
-        writable = record.info.kind == KIND_ACTIVE
-        lowers = [self._shown(layer) for layer in self._paths(record.info.parent)]
         upper = os.path.join(path, "fs")
+        if record.info.kind == KIND_VIEW:
+            return self._read_only(record.info.parent, upper)
+        lowers = [self._shown(layer) for layer in self._paths(record.info.parent)]
         if not lowers:
-            return [Mount("bind", upper, options=("rbind", "rw" if writable else "ro"))]
-        if not writable and len(lowers) == 1:
-            lowers.append(self._empty)  # overlayfs wants two, and plain layers show their whiteouts
-        options = [*_OVERLAY, "lowerdir=" + ":".join(lowers)]
-        if writable:
-            options += [f"upperdir={upper}", f"workdir={os.path.join(path, 'work')}"]
-        else:
-            options.append("ro")
-        if sum(len(option) + 1 for option in options) > _PAGE_BYTES:
-            raise FailedPrecondition(
-                f"mount snapshot {record.info.name!r}: {len(lowers)} layers do not fit one mount",
-                hint="shorten the state directory's path, or squash the image",
-            )
-        return [Mount("overlay", "overlay", options=tuple(options))]
+            return [Mount("bind", upper, options=("rbind", "rw"))]
+        return _overlay(lowers, f"upperdir={upper}", f"workdir={os.path.join(path, 'work')}")
+
+    def _read_only(self, name: str | None, empty: str) -> list[Mount]:
+        """Mounts of a committed snapshot, or of the directory `empty`."""
+        if name is None:
+            return [Mount("bind", empty, options=("rbind", "ro"))]
+        lowers = [self._shown(layer) for layer in self._paths(name)]
+        # Its own root first, because a layer's may not be described; and overlayfs wants two.
+        return _overlay([self._root(name), *lowers], "ro")
+
+    def below(self, key: str) -> list[Mount]:
+        return self._read_only(self._entries.get(key).info.parent, self._empty)
 
     def _paths(self, name: str | None) -> list[str]:
         """Layers of a committed snapshot as they lie on disk, top first."""
         paths = []
         for record in self._stack(name):
-            if record.fill:
-                paths.append(self._fill(record.info.name))
-            if record.diff_id:
-                paths.append(self._layer(record.diff_id))
-            else:
-                paths.append(os.path.join(self._entries.path(record.info.name), "fs"))
+            here = self._entries.path(record.info.name)
+            if not record.diff_id:
+                paths.append(os.path.join(here, "fs"))
+                continue
+            fill = os.path.join(here, "fill")
+            if os.path.isdir(fill):
+                paths.append(fill)
+            paths.append(self._layer(record.diff_id))
         return paths
-
-    def _fill(self, name: str) -> str:
-        return os.path.join(self._entries.path(name), "fill" + self.suffix)
 
     def upper(self, key: str) -> str | None:
         record = self._entries.get(key)
@@ -287,7 +258,10 @@ class Layered:
                 parent = record.info.parent
             else:
                 self._committed(parent, f"commit snapshot {key!r}")
-            remove_tree(os.path.join(self._entries.path(key), "work"))
+            path = self._entries.path(key)
+            remove_tree(os.path.join(path, "work"))
+            os.makedirs(os.path.join(path, "root"), exist_ok=True)
+            _look_like(os.path.join(path, "root"), os.path.join(path, "fs"))
             self._entries.rename(key, Record(new_info(name, KIND_COMMITTED, parent, labels)))
 
     def remove(self, key: str) -> None:
@@ -299,8 +273,8 @@ class Layered:
             for other in self._entries.walk():
                 if other.info.parent == key:
                     raise Conflict(f"remove snapshot {key!r}: {other.info.name!r} stands on it")
-            for path in (self._fill(key), os.path.join(self._entries.path(key), "fs")):
-                self._hide(path)
+            for name in ("fill", "fs"):
+                Layered._hide(self, os.path.join(self._entries.path(key), name))
             self._entries.remove(key)
 
     def walk(self) -> Iterator[Info]:
@@ -309,11 +283,7 @@ class Layered:
 
     def cleanup(self) -> None:
         self._entries.sweep()
-        with self._entries.taking():
-            names = set(os.listdir(self._layers))
-            for name in names:
-                if name.endswith(".json") and name.removesuffix(".json") + self.suffix not in names:
-                    os.unlink(os.path.join(self._layers, name))
+        self._sweep_sidecars()
         self._release(self._used(lambda _: True))
 
     def close(self) -> None:
@@ -327,3 +297,20 @@ class Layered:
                 name = record.info.name if record.info.kind == KIND_COMMITTED else record.info.parent
                 used.update(self._paths(name))
         return used
+
+
+def _look_like(directory: str, model: str) -> None:
+    if sys.platform != "win32":
+        from wharfie.snapshots import fill
+
+        fill.describe(directory, fill.attributes(model))
+
+
+def _overlay(lowers: list[str], *rest: str) -> list[Mount]:
+    options = (*_OVERLAY, "lowerdir=" + ":".join(lowers), *rest)
+    if sum(len(option) + 1 for option in options) > _PAGE_BYTES:
+        raise FailedPrecondition(
+            f"mount snapshot: {len(lowers)} layers do not fit one mount",
+            hint="shorten the path of the state directory, or squash the image",
+        )
+    return [Mount("overlay", "overlay", options=options)]

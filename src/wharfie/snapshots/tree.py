@@ -106,13 +106,13 @@ class Tree:
         return None
 
     def implicit_directories(self) -> list[bytes]:
-        """Paths of directories that no entry describes, the root left out, parents first."""
+        """Paths of directories that no entry describes and that show what is below, parents first; never the root."""
         found = []
         todo = [(b"", self.root)]
         while todo:
             path, node = todo.pop()
             for name, child in (node.children or {}).items():
-                if child.children is not None:
+                if child.children is not None and not child.opaque:
                     below = path + b"/" + name if path else name
                     if not child.explicit:
                         found.append(below)

@@ -2,7 +2,6 @@
 """The `erofs` snapshotter: each layer is one EROFS file, written in one pass while it is inflated and hashed.
 
     <root>/layers/<hex of diff_id>.erofs   the layer;  <hex>.json beside it says what was learnt on the way
-    <root>/chains/<hex of chain id>.erofs  directories of a layer that has implicit parents, filled from below
     <state>/l/<n>                          the mount of one such file in the daemon's process, shared by all containers
 
 Layout of a file ("aligned"): [4096 bytes: superblock][file data, each file on a block][inodes][directory blocks]. The

@@ -54,13 +54,15 @@ class Attachments:
         known = self._known.get(path)
         if known is not None and _device(known[0]) == known[1]:
             return known[0]
-        with self._lock, FileLock(self._base + ".lock"):
-            self._prepare_base()
-            there = self._attached()
-            if path not in there:
-                there[path] = self._attach(path, there)
-            self._known = {file: (point, _device(point)) for file, point in there.items()}
-            return there[path]
+        with self._lock:
+            os.makedirs(os.path.dirname(self._base), mode=0o710, exist_ok=True)
+            with FileLock(self._base + ".lock"):
+                self._prepare_base()
+                there = self._attached()
+                if path not in there:
+                    there[path] = self._attach(path, there)
+                self._known = {file: (point, _device(point)) for file, point in there.items()}
+                return there[path]
 
     def hide(self, paths: set[str] | None = None, *, but: set[str] | None = None) -> None:
         """Unmount the layers `paths`, or all `but` some. Overlays that use one keep it alive by themselves."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from wharfie.snapshots import LayerInfo
 from wharfie.snapshots.erofs.attach import Attachments
 from wharfie.snapshots.erofs.build import build
 from wharfie.snapshots.layered import Layered
+from wharfie.snapshots.layers import Learnt, learn
 
 
 class ErofsSnapshotter(Layered):
@@ -20,15 +20,14 @@ class ErofsSnapshotter(Layered):
         super().__init__(directory, state)
         self._attachments = Attachments(state)
 
-    def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> tuple[LayerInfo, list[str]]:
+    def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> Learnt:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o400)
         try:
             tree = build(chunks, diff_id, fd)
             size = os.fstat(fd).st_size
         finally:
             os.close(fd)
-        implicit = [os.fsdecode(path) for path in tree.implicit_directories()]
-        return LayerInfo(diff_id, size, tree.nodes, tuple(sorted(tree.extra_ids)), bool(implicit)), implicit
+        return learn(diff_id, size, tree)
 
     def _publish(self, part: str, path: str) -> None:
         try:
@@ -38,10 +37,11 @@ class ErofsSnapshotter(Layered):
         os.unlink(part)
 
     def _shown(self, path: str) -> str:
-        return path if not path.endswith(self.suffix) else self._attachments.show(path)
+        return self._attachments.show(path) if path.endswith(self.suffix) else super()._shown(path)
 
     def _hide(self, path: str) -> None:
         self._attachments.hide({path})
 
     def _release(self, used: set[str]) -> None:
+        super()._release(used)
         self._attachments.hide(but=used)

@@ -14,9 +14,10 @@ from wharfie.archive.scan import Scanner
 from wharfie.errdefs import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound, Unsupported
 from wharfie.linux.sync import syncfs
 from wharfie.mount import Mount
-from wharfie.snapshots import KIND_ACTIVE, KIND_COMMITTED, KIND_VIEW, LayerInfo, Usage
+from wharfie.snapshots import KIND_ACTIVE, KIND_COMMITTED, KIND_VIEW, Usage
 from wharfie.snapshots.entries import Record, new_info
 from wharfie.snapshots.layered import Layered
+from wharfie.snapshots.layers import Learnt, learn
 from wharfie.snapshots.removal import measure, remove_tree
 from wharfie.snapshots.tree import Tree
 
@@ -32,7 +33,7 @@ if sys.platform != "win32":
         def __init__(self, directory: str) -> None:
             super().__init__(directory, "")
 
-        def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> tuple[LayerInfo, list[str]]:
+        def _write(self, chunks: Iterator[bytes], diff_id: str, part: str) -> Learnt:
             fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o400)
             try:
                 tree = Tree()
@@ -52,10 +53,7 @@ if sys.platform != "win32":
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            # Implicit parents are no question here: a layer is applied to what is below it.
-            return LayerInfo(
-                diff_id, size, tree.nodes, tuple(sorted(tree.extra_ids)), bool(tree.implicit_directories())
-            ), []
+            return learn(diff_id, size, tree)
 
         def _publish(self, part: str, path: str) -> None:
             os.rename(part, path)
@@ -76,12 +74,12 @@ if sys.platform != "win32":
             part = self._copied(parent, f"assemble snapshot {name!r}")
             with self._entries.working():
                 try:
-                    self._apply(diff_id, part)
+                    self._apply(diff_id, os.path.join(part, "fs"))
                     with self._entries.adding():
                         if parent is not None:
                             self._committed(parent, f"assemble snapshot {name!r}")
                         record = Record(new_info(name, KIND_COMMITTED, parent, labels), diff_id)
-                        self._entries.add(record, moved={"fs": part}, fsync=True)
+                        self._entries.add(record, moved=part, fsync=True)
                 except AlreadyExists:
                     remove_tree(part)  # assembled by somebody else at the same time
                     if not self._assembled(name, parent, diff_id):
@@ -102,22 +100,24 @@ if sys.platform != "win32":
                 os.close(fd)
 
         def _copied(self, parent: str | None, doing: str) -> str:
-            """A copy of a committed snapshot's tree, or an empty one, below tmp/."""
+            """A directory below tmp/ with fs/ in it: a copy of a committed snapshot's tree, or empty."""
             part = self._entries.temporary()
             source = None
             if parent is not None:
                 self._committed(parent, doing)
                 source = os.path.join(self._entries.path(parent), "fs")
             with self._entries.working():
-                os.mkdir(part, 0o755)
-                os.chmod(part, 0o755)
+                os.mkdir(part, 0o700)
                 try:
+                    root = os.path.join(part, "fs")
+                    os.mkdir(root, 0o755)
+                    os.chmod(root, 0o755)
                     if source is not None:
                         from wharfie.snapshots.native.copy import copy_tree
 
-                        copy_tree(source, part)
+                        copy_tree(source, root)
                     else:
-                        os.utime(part, ns=(0, 0))
+                        os.utime(root, ns=(0, 0))
                 except BaseException:
                     remove_tree(part)
                     raise
@@ -149,7 +149,7 @@ if sys.platform != "win32":
                 try:
                     if parent is not None:
                         self._committed(parent, f"prepare snapshot {key!r}")
-                    self._entries.add(record, moved={"fs": part})
+                    self._entries.add(record, moved=part)
                 except BaseException:
                     remove_tree(part)
                     raise
@@ -160,6 +160,10 @@ if sys.platform != "win32":
                 return [Mount("bind", self._tree(record.info.parent), options=("rbind", "ro"))]
             option = "ro" if record.info.kind == KIND_VIEW else "rw"
             return [Mount("bind", self._tree(record.info.name), options=("rbind", option))]
+
+        def below(self, key: str) -> list[Mount]:
+            parent = self._entries.get(key).info.parent
+            return [Mount("bind", self._tree(parent) if parent else self._empty, options=("rbind", "ro"))]
 
         def _tree(self, name: str) -> str:
             return os.path.join(self._entries.path(name), "fs")

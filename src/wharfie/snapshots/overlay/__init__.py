@@ -2,7 +2,6 @@
 """The `overlay` snapshotter: each layer is extracted to a directory, overlayfs stacks them.
 
     <root>/layers/<hex of diff_id>/     the layer in overlayfs's own form: whiteouts are devices 0/0, opaque is an xattr
-    <state>/l/o<hash>                   a short symbolic link to it, because all lowerdir= of a mount share one page
 
 `extract` is the extractor, also used by `native`.
 """
