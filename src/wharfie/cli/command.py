@@ -97,14 +97,13 @@ class Options:
 class Context:
     """What a command gets besides its own words. `client` connects on first use; `path` is for messages (`wharfie run`)."""
 
-    __slots__ = ("_client", "config_dir", "debug", "host", "namespace", "path")
+    __slots__ = ("_client", "debug", "host", "namespace", "path")
 
     def __init__(self) -> None:
         self.path = "wharfie"
         self.host = ""
         self.namespace = ""
         self.debug = ""
-        self.config_dir = ""
         self._client: Client | None = None
 
     @property

@@ -113,7 +113,7 @@ LATER = {
 
 
 def entry(words: list[str]) -> tuple[str, int] | None:
-    """ "module:OBJECT" for the words in front, and how many of them name it; None when they name nothing."""
+    """The "module:OBJECT" for the words in front, and how many of them name it; None when they name nothing."""
     if not words:
         return None
     if words[0] in COMMANDS:

@@ -69,7 +69,10 @@ def _with_globals(context: Context, options: Options, words: list[str]) -> int:
         )
     context.host = hosts[0] if hosts else ""
     context.namespace = options.text("namespace") or os.environ.get("WHARFIE_NAMESPACE", "")
-    context.config_dir = options.text("config")
+    if options.text("config"):
+        from wharfie.client.credentials import use_directory
+
+        use_directory(options.text("config"))
     context.debug = options.text("debug").removesuffix("false")
     return dispatch(context, words)
 

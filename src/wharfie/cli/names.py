@@ -31,7 +31,3 @@ def full(image: str) -> str:
         path = f"library/{path}"
     separator = "@" if ":" in tag else ":"
     return f"{where}/{path}{separator}{tag or 'latest'}"
-
-
-def familiar(image: str) -> str:
-    return full(image)

@@ -74,9 +74,7 @@ def keys(text: str) -> bytes:
     for key in text.split(","):
         if len(key) == 1 and key.isascii():
             result += key.encode()
-        elif (
-            key.startswith("ctrl-") and len(key) == 6 and (key[5].isalpha() and key[5].islower() or key[5] in "@[\\]^_")
-        ):
+        elif key.startswith("ctrl-") and len(key) == 6 and (key[5] in "abcdefghijklmnopqrstuvwxyz@[\\]^_"):
             result.append(ord(key[5].upper()) & 0x1F)
         else:
             raise InvalidArgument(

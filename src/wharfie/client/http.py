@@ -202,7 +202,7 @@ def _checked(value: str) -> str:
     return value
 
 
-def query(path: str, **params: str | int | bool | None | list[str]) -> str:
+def query(path: str, /, **params: str | int | bool | list[str] | None) -> str:
     """`path?a=b`; None, "" and False are left out, True is 1, a list repeats the name."""
     pairs = []
     for name, value in params.items():

@@ -51,11 +51,11 @@ def loads_from(text: str, start: int) -> tuple[Any, int]:
         try:
             from _json import make_scanner  # type: ignore[attr-defined,import-not-found,unused-ignore]
 
-            _scan = make_scanner(_Settings)
+            _scan = make_scanner(_Settings)  # type: ignore[arg-type,unused-ignore]
         except ImportError:
             from json import JSONDecoder
 
-            _scan = JSONDecoder().scan_once
+            _scan = JSONDecoder().scan_once  # type: ignore[attr-defined]
     try:
         return _scan(text, start)
     except StopIteration as e:
@@ -72,6 +72,19 @@ def dumps(value: object) -> str:
         return json.dumps(value, separators=(",", ":"))
     encode = make_encoder({}, _not_json, encode_basestring_ascii, None, ":", ",", False, False, False)
     return "".join(encode(value, 0))
+
+
+def dumps_readable(value: object) -> str:
+    """Compact JSON that leaves non-ASCII text as it is, and methods of table rows out."""
+    if isinstance(value, dict):
+        return (
+            "{"
+            + ",".join(f"{dumps_readable(str(k))}:{dumps_readable(v)}" for k, v in value.items() if not callable(v))
+            + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps_readable, value)) + "]"
+    return quote(value) if isinstance(value, str) else dumps(value)
 
 
 def dumps_pretty(value: object, indent: str = "    ", *, level: int = 0) -> str:

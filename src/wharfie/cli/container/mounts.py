@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 _TYPES = ("bind", "volume", "tmpfs", "image", "npipe", "cluster")
 _PROPAGATION = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_OF_TYPE = {"bind": "bind", "volume": "volume", "tmpfs": "tmpfs", "image": "image"}
 
 
 def fill(options: Options, config: dict[str, Any], host: dict[str, Any]) -> None:
-    binds, anonymous = [], {}
+    binds: list[str] = []
+    anonymous: dict[str, Any] = {}
     for text in options.items("volume"):
         source, target = volume(text)
         if source:
@@ -189,8 +189,8 @@ def _checked(result: dict[str, Any], parts: dict[str, dict[str, Any]]) -> dict[s
                 raise ValueError("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate'")
     if kind == "tmpfs" and result.get("Source"):
         raise ValueError("a tmpfs has no source")
-    if values := parts.get(kind):
-        result[f"{kind.capitalize()}Options"] = values
+    if parts.get(kind):
+        result[f"{kind.capitalize()}Options"] = parts[kind]
     return result
 
 

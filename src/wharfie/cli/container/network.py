@@ -112,8 +112,8 @@ def _ports(options: Options, config: dict[str, Any], host: dict[str, Any]) -> No
         if ":" in text:
             raise InvalidArgument(f"--expose `{text}`: want PORT[-PORT][/PROTOCOL]")
         ports, _, protocol = text.partition("/")
-        for port in _range(ports, text):
-            exposed[f"{port}/{_protocol(protocol, text)}"] = {}
+        for number in _range(ports, text):
+            exposed[f"{number}/{_protocol(protocol, text)}"] = {}
     config["ExposedPorts"] = exposed
     if bindings:
         host["PortBindings"] = bindings
@@ -149,13 +149,16 @@ def publish(text: str) -> list[tuple[str, dict[str, str]]]:
         return [(f"{targets[0]}/{protocol}", {"HostIp": address, "HostPort": outer})]
     if len(targets) != len(sources):
         raise InvalidArgument(f"-p `{text}`: the two ranges differ in length")
-    return [(f"{t}/{protocol}", {"HostIp": address, "HostPort": str(s)}) for t, s in zip(targets, sources, strict=True)]
+    return [
+        (f"{t}/{protocol}", {"HostIp": address, "HostPort": str(number)})
+        for t, number in zip(targets, sources, strict=True)
+    ]
 
 
 def _long_form(text: str) -> str:
     fields = dict(f.partition("=")[::2] for f in text.split(","))
     if extra := set(fields) - {"target", "published", "protocol", "mode"}:
-        raise InvalidArgument(f"-p `{text}`: unknown field `{sorted(extra)[0]}`")
+        raise InvalidArgument(f"-p `{text}`: unknown field `{min(extra)}`")
     return f"{fields.get('published', '')}:{fields.get('target', '')}/{fields.get('protocol', 'tcp')}"
 
 

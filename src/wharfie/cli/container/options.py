@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def environment(options: Options) -> list[str]:
     """Files first, flags after them; NAME alone takes this shell's value."""
-    result = []
+    result: list[str] = []
     if "env-file" in options.given:
         for path in options.items("env-file"):
-            result += [line for line in _lines(path, "--env-file") if (line := _from_here(line, keep=False))]
+            result += filter(None, (_from_here(line, keep=False) for line in _lines(path, "--env-file")))
     if "env" in options.given:
         for item in options.items("env"):
             if not item or item[0] == "=":

@@ -31,7 +31,7 @@ def run(context: Context, options: Options, words: list[str]) -> int:
     from wharfie.errdefs import InvalidArgument
 
     image = words[0]
-    name, tag = names.split(image)
+    tag = names.split(image)[1]
     if options.on("all-tags"):
         from wharfie.errdefs import Unsupported
 
@@ -45,7 +45,7 @@ def run(context: Context, options: Options, words: list[str]) -> int:
     if not tag and not options.on("quiet"):
         err("no tag given, taking `latest`")
     pull(context, image, platform=options.text("platform"), quiet=options.on("quiet"))
-    out(names.familiar(image))
+    out(names.full(image))
     return 0
 
 
