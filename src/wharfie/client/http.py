@@ -21,12 +21,13 @@ READ = 256 << 10
 class Connection:
     """`early` are bytes received past the head of an answer, still to be consumed."""
 
-    __slots__ = ("early", "host", "sock")
+    __slots__ = ("_bodyless", "early", "host", "sock")
 
     def __init__(self, sock: socket, host: str = "wharfie") -> None:
         self.sock = sock
         self.host = host
         self.early = b""
+        self._bodyless = False
 
     def send(
         self,
@@ -38,6 +39,7 @@ class Connection:
         content_type: str = "application/json",
     ) -> None:
         """Write a request; an iterable body goes out chunked, while it is made."""
+        self._bodyless = method == "HEAD"
         head = [f"{method} {target} HTTP/1.1\r\nHost: {self.host}\r\nUser-Agent: wharfie\r\n"]
         head += [f"{name}: {_checked(value)}\r\n" for name, value in headers]
         if body is None:
@@ -85,6 +87,9 @@ class Connection:
                 name, _, value = line.partition(":")
                 headers[name.lower()] = value.strip()
             if status >= 200 or status == 101:
+                if self._bodyless:
+                    headers.pop("transfer-encoding", "")
+                    headers["content-length"] = "0"
                 return Response(self, status, headers)
 
     def _read(self) -> bytes:

@@ -61,7 +61,6 @@ def _stat(context: Context, container: str, path: str) -> dict[str, Any]:
     import binascii
 
     response = context.client.call("HEAD", query(f"/containers/{escape(container)}/archive", path=path))
-    response.length = 0
     stat: dict[str, Any] = jsontext.loads(binascii.a2b_base64(response.headers["x-docker-container-path-stat"]))
     return stat
 
