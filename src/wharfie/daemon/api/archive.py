@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -11,6 +10,7 @@ from aiohttp import web
 
 from wharfie.daemon.api.router import Call, Route
 from wharfie.daemon.services import archive
+from wharfie.daemon.services.archive_pipes import aclosing
 from wharfie.daemon.services.container import Container
 from wharfie.errdefs import InvalidArgument, WharfieError
 
@@ -36,7 +36,7 @@ async def _head(call: Call) -> web.StreamResponse:
     return web.Response(headers={**call.headers(), STAT_HEADER: value})
 
 
-async def _stream(
+async def stream_bytes(
     call: Call, headers: dict[str, str], first: bytes, chunks: AsyncIterator[bytes], content_type: str
 ) -> web.StreamResponse:
     """A tar as it comes. What goes wrong in the middle can only cut the answer short, so it does."""
@@ -59,9 +59,9 @@ async def _stream(
 
 async def _get(call: Call) -> web.StreamResponse:
     chunks = archive.get(call.engine, _container(call), _path(call))
-    async with contextlib.aclosing(chunks):  # type: ignore[type-var]
+    async with aclosing(chunks):
         header = await anext(chunks)
-        return await _stream(call, {STAT_HEADER: header.decode()}, b"", chunks, "application/x-tar")
+        return await stream_bytes(call, {STAT_HEADER: header.decode()}, b"", chunks, "application/x-tar")
 
 
 async def _put(call: Call) -> web.StreamResponse:
@@ -79,10 +79,10 @@ async def _put(call: Call) -> web.StreamResponse:
 async def _export(call: Call) -> web.StreamResponse:
     container = _container(call)
     chunks = archive.export(call.engine, container)
-    async with contextlib.aclosing(chunks):  # type: ignore[type-var]
+    async with aclosing(chunks):
         first = await anext(chunks)
         call.engine.containers.publish(container, "/wharfie/container/export")
-        return await _stream(call, {}, first, chunks, "application/octet-stream")
+        return await stream_bytes(call, {}, first, chunks, "application/octet-stream")
 
 
 ROUTES = (

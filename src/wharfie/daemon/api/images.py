@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from wharfie.daemon.api.archive import stream_bytes
 from wharfie.daemon.api.router import Call, Route
 from wharfie.daemon.api.status import as_wharfie
-from wharfie.daemon.services import images_list, images_pull, images_push, images_remove
+from wharfie.daemon.services import commit, images_archives, images_list, images_pull, images_push, images_remove
+from wharfie.daemon.services.archive_pipes import aclosing
 from wharfie.daemon.services.credentials import decode_header
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.images_progress import Message, error_message
 from wharfie.errdefs import InvalidArgument, Unsupported
 from wharfie.spec.digest import is_digest
+from wharfie.spec.docker import decode_create
 from wharfie.spec.platform import Platform, normalize, parse_platform
 from wharfie.spec.reference import Reference, parse_reference
 
@@ -67,8 +70,10 @@ async def stream_messages(call: Call, messages: AsyncIterator[Message]) -> web.S
 
 async def _create(call: Call) -> web.StreamResponse:
     name, source = call.text("fromImage"), call.text("fromSrc")
+    if source:
+        return await _import(call, source)
     if not name:
-        raise InvalidArgument("create image: neither fromImage nor fromSrc is given" if not source else "import: later")
+        raise InvalidArgument("create image: neither fromImage nor fromSrc is given")
     reference = reference_of(name, call.text("tag"))
     credentials = decode_header(call.request.headers.get("X-Registry-Auth", ""))
     images: Images = call.engine.images
@@ -76,6 +81,71 @@ async def _create(call: Call) -> web.StreamResponse:
         call,
         images_pull.pull(images, call.namespace, reference, platform=platform_of(call), credentials=credentials),
     )
+
+
+def name_of(call: Call) -> Reference | None:
+    """`repo` and `tag`: the name of a new image, if it is to have one. Raises InvalidArgument."""
+    repository, tag = call.text("repo"), call.text("tag")
+    if not repository:
+        return None
+    reference = parse_reference(f"{repository}:{tag}" if tag else repository)
+    if reference.digest:
+        raise InvalidArgument(f"name image {repository!r}: a digest cannot be given, it follows from the content")
+    return reference
+
+
+async def _import(call: Call, source: str) -> web.StreamResponse:
+    if source != "-":
+        raise Unsupported(
+            f"import {source!r}: the engine fetches no URLs", hint="fetch it yourself: curl URL | docker import - NAME"
+        )
+    new = commit.NewImage(name_of(call), call.text("message"), changes=call.query.getall("changes", []))
+    digest = await commit.import_image(call.engine, call.namespace, call.request.content, new, platform_of(call))
+    response = await call.stream()
+    await response.write(msgspec.json.encode({"status": digest}) + b"\r\n")
+    await response.write_eof()
+    return response
+
+
+async def _commit(call: Call) -> web.StreamResponse:
+    container = call.engine.containers.find(call.namespace, call.text("container"))
+    body = await call.body()
+    new = commit.NewImage(
+        name_of(call), call.text("comment"), call.text("author"), changes=call.query.getall("changes", [])
+    )
+    digest = await commit.commit(
+        call.engine,
+        container,
+        new,
+        pause=call.flag("pause", default=True),
+        override=decode_create(body) if body.strip() not in {b"", b"null", b"{}"} else None,
+    )
+    return call.json({"Id": digest}, 201)
+
+
+async def _changes(call: Call) -> web.StreamResponse:
+    container = call.engine.containers.find(call.namespace, call.params["name"])
+    return call.raw_json(await commit.changes(call.engine, container))
+
+
+async def _save(call: Call) -> web.StreamResponse:
+    names = [call.params["name"]] if "name" in call.params else call.query.getall("names", [])
+    if not names:
+        raise InvalidArgument("save images: no name is given")
+    chunks = images_archives.save_archive(call.engine.images, call.namespace, names, platform_of(call))
+    async with aclosing(chunks):
+        return await stream_bytes(call, {}, await anext(chunks), chunks, "application/x-tar")
+
+
+async def _load(call: Call) -> web.StreamResponse:
+    messages = await images_archives.load_archive(
+        call.engine.images, call.namespace, call.request.content, platform_of(call)
+    )
+    response = await call.stream()
+    for message in messages:
+        await response.write(msgspec.json.encode(message) + b"\r\n")
+    await response.write_eof()
+    return response
 
 
 async def _list(call: Call) -> web.StreamResponse:
@@ -160,6 +230,11 @@ async def _prune(call: Call) -> web.StreamResponse:
 ROUTES = (
     Route("POST", "/images/create", _create, streaming=True),
     Route("GET", "/images/json", _list),
+    Route("GET", "/images/get", _save, streaming=True),
+    Route("POST", "/images/load", _load, streaming=True),
+    Route("POST", "/commit", _commit),
+    Route("GET", "/containers/{name}/changes", _changes),
+    Route("GET", "/images/{name:path}/get", _save, streaming=True),
     Route("POST", "/images/prune", _prune),
     Route("GET", "/images/{name:path}/json", _inspect),
     Route("GET", "/images/{name:path}/history", _history),
