@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from wharfie.daemon.services import bundle, specgen
@@ -43,9 +44,9 @@ async def update(cs: Containers, container: Container, body: UpdateBody) -> list
                 f"update container {container.name!r}: --cpus conflicts with its cpu period and quota",
                 hint="set --cpu-quota instead",
             )
-        limits = resources.resources(host)
+        limits = resources.resources(host, os.stat)
         if container.task is not None and container.state.alive:
-            wanted = resources.resources(host)
+            wanted = resources.resources(host, os.stat)
             wanted.devices = []
             await container.task.update(encode_limits(wanted))
         directory = engine.config.bundle(container.ns, container.id)

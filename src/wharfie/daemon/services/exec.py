@@ -36,6 +36,8 @@ class ExecSession:
         self.status = "created"
         self.pid = 0
         self.exit_code: int | None = None
+        self.launched = asyncio.Event()
+        """The start has come to its end, well or not."""
         self.ended = asyncio.Event()
 
     def finish(self, code: int) -> None:
@@ -111,6 +113,8 @@ class Execs:
                 e.fields.setdefault("http_status", 400)
             session.finish(exit_code_of(e))
             raise
+        finally:
+            session.launched.set()
 
     async def _start(self, session: ExecSession, container: Container, attach: list[AttachRequest]) -> None:
         engine, config, task = self._engine, session.config, container.task
@@ -134,20 +138,19 @@ class Execs:
 
     def _process(self, container: Container, config: ExecConfig) -> bytes:
         """The process document. Blocking: reads config.json, and the container's passwd where a user is named."""
-        cs = self._engine.containers
         spec = decode_spec(bundle.read_config(self._engine.config.bundle(container.ns, container.id)))
         document = container.document()
         user = document.user
         if config.user:
-            mounts = cs.snapshotter_of(container).mounts(container.snapshot_key)
-            user = rootfs_user.resolve(config.user, document.host_config.group_add or (), mounts, None)
+            user = rootfs_user.resolve_in(config.user, document.host_config.group_add or (), container.state.pid)
         return encode_spec(specgen.exec_process(config, document.config, spec, user, self._engine.host))
 
     async def settle(self, session: ExecSession) -> None:
         """Clients inspect right behind the end of the stream: ask the shim, whose word on the exit may be on its way."""
         task = session.container.task
-        if session.status != "running" or not session.pid or task is None:
+        if session.status != "running" or task is None:
             return
+        await session.launched.wait()
         with contextlib.suppress(WharfieError, OSError):
             seen = await task.state(session.id)
             if seen.status == "stopped" or seen.exit is not None:

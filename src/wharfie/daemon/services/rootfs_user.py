@@ -12,7 +12,7 @@ import stat
 import sys
 from collections.abc import Sequence
 
-from wharfie.errdefs import InvalidArgument
+from wharfie.errdefs import Conflict, InvalidArgument
 from wharfie.mount import Mount
 from wharfie.oci.user import MAX_FILE_BYTES, ResolvedUser, resolve_user
 
@@ -41,17 +41,47 @@ def _read(root_fd: int, path: str) -> bytes | None:
         os.close(fd)
 
 
+def _without_upper(mounts: Sequence[Mount]) -> list[Mount]:
+    """An overlay's upper directory as its topmost lower one: looking must not make a second writer of it."""
+    first = mounts[0]
+    if first.type != "overlay":
+        return list(mounts)
+    upper = [o.removeprefix("upperdir=") for o in first.options if o.startswith("upperdir=")]
+    if not upper:
+        return list(mounts)
+    options = []
+    for option in first.options:
+        if option.startswith("lowerdir="):
+            options.append(f"lowerdir={upper[0]}:{option.removeprefix('lowerdir=')}")
+        elif not option.startswith(("upperdir=", "workdir=")):
+            options.append(option)
+    return [first._replace(options=tuple(options)), *mounts[1:]]
+
+
+def _files_of(root_fd: int) -> tuple[bytes | None, bytes | None]:
+    try:
+        return _read(root_fd, "/etc/passwd"), _read(root_fd, "/etc/group")
+    finally:
+        os.close(root_fd)
+
+
 def files(mounts: Sequence[Mount]) -> tuple[bytes | None, bytes | None]:
-    """(passwd, group) of the file system that `mounts` show. Blocking."""
+    """(passwd, group) of the file system that `mounts` show, which no process uses. Blocking."""
     if sys.platform == "win32":
         raise InvalidArgument("read the image's users: not on Windows yet")
     from wharfie.mount.detached import open_tree
 
-    root = open_tree(mounts, read_only=True, idmap=False)
+    return _files_of(open_tree(_without_upper(mounts), read_only=True, idmap=False))
+
+
+def resolve_in(user: str, group_add: Sequence[str], pid: int) -> ResolvedUser:
+    """In a running container, as its first process sees the files. Blocking. Raises InvalidArgument, Conflict (gone)."""
     try:
-        return _read(root, "/etc/passwd"), _read(root, "/etc/group")
-    finally:
-        os.close(root)
+        root = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise Conflict(f"look up user {user!r}: the container's first process is gone") from e
+    passwd, group = _files_of(root)
+    return resolve_user(user, passwd, group, group_add)
 
 
 def resolve(user: str, group_add: Sequence[str], mounts: Sequence[Mount], chain_id: str | None) -> ResolvedUser:
