@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from wharfie.archive.entry import HARDLINK, REGULAR, Entry
+from wharfie.archive.entry import DIRECTORY, HARDLINK, REGULAR, Entry
 from wharfie.archive.layer import WHITEOUT_PREFIX
 from wharfie.archive.write import Put, Writer
-from wharfie.diff import Change
+from wharfie.diff import ADDED, CHANGED, Change
 from wharfie.errdefs import Aborted, FailedPrecondition
 from wharfie.mount import Mount
 from wharfie.snapshots import Snapshotter
@@ -22,18 +22,23 @@ if sys.platform != "win32":
     from wharfie.diff.walk import Walk
     from wharfie.fsutil.beneath import open_in_root
 
-    def changes(snapshotter: Snapshotter, key: str) -> list[Change]:
-        """What `key` changed against its parent, sorted. Raises NotFound, FailedPrecondition, OSError."""
-        with _compared(snapshotter, key) as (found, _):
+    def changes(snapshotter: Snapshotter, key: str, *, stubs: Collection[bytes] = ()) -> list[Change]:
+        """What `key` changed against its parent, sorted. Raises NotFound, FailedPrecondition, OSError.
+
+        `stubs`: paths of mount points that an engine makes; empty files and directories added there are not counted.
+        """
+        with _compared(snapshotter, key, stubs) as (found, _):
             return [Change(f.kind, b"/" + f.path) for f in found if f.path]
 
-    def write_layer(snapshotter: Snapshotter, key: str, put: Put, *, whole_seconds: bool = False) -> None:
+    def write_layer(
+        snapshotter: Snapshotter, key: str, put: Put, *, whole_seconds: bool = False, stubs: Collection[bytes] = ()
+    ) -> None:
         """Write the changes of `key` as a layer through `put`. The same changes give the same bytes.
 
         A container that writes meanwhile should be paused. `whole_seconds` leaves fractions out of times.
         Raises: NotFound, Aborted (a file changed while it was read), FailedPrecondition (what a layer cannot hold).
         """
-        with _compared(snapshotter, key) as (found, upper_fd):
+        with _compared(snapshotter, key, stubs) as (found, upper_fd):
             write_found(found, upper_fd, put, whole_seconds=whole_seconds)
 
     def compare_mounts(lower: Sequence[Mount], upper: Sequence[Mount]) -> list[Change]:
@@ -51,7 +56,9 @@ if sys.platform != "win32":
             write_found(Walk(lower_fd, upper_fd, whole=True).run(), upper_fd, put, whole_seconds=whole_seconds)
 
     @contextmanager
-    def _compared(snapshotter: Snapshotter, key: str) -> Iterator[tuple[list[Found], int]]:
+    def _compared(
+        snapshotter: Snapshotter, key: str, stubs: Collection[bytes] = ()
+    ) -> Iterator[tuple[list[Found], int]]:
         """Changes of a snapshot, and a descriptor of the tree that holds them."""
         upper = snapshotter.upper(key)
         with ExitStack() as stack:
@@ -60,13 +67,44 @@ if sys.platform != "win32":
                 try:
                     upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                     stack.callback(os.close, upper_fd)
-                    yield Walk(lower_fd, upper_fd, whole=False).run(), upper_fd
+                    yield _without(Walk(lower_fd, upper_fd, whole=False).run(), stubs, lower_fd), upper_fd
                     return
                 except FailedPrecondition as e:
                     if "redirect_dir" not in e.message:
                         raise
             upper_fd = _opened(snapshotter.mounts(key), stack)
-            yield Walk(lower_fd, upper_fd, whole=True).run(), upper_fd
+            yield _without(Walk(lower_fd, upper_fd, whole=True).run(), stubs, lower_fd), upper_fd
+
+    def _without(found: list[Found], stubs: Collection[bytes], lower_fd: int) -> list[Found]:
+        """Leave out stubs, and directories in which nothing else happened than that a stub was made."""
+        if not stubs:
+            return found
+        parents: set[bytes] = set()
+        touched: set[bytes] = set()
+        kept = []
+        for f in reversed(found):
+            parent = f.path.rpartition(b"/")[0]
+            entry = f.entry
+            if entry is not None and f.path not in parents:
+                empty = entry.kind == DIRECTORY or (entry.kind == REGULAR and not entry.size)
+                if f.kind == ADDED and f.path in stubs and empty:
+                    touched.add(parent)
+                    continue
+                if f.path in touched and f.kind == CHANGED and _same_but_time(entry, lower_fd, f.path):
+                    continue
+            if f.path:
+                parents.add(parent)
+            kept.append(f)
+        kept.reverse()
+        return kept
+
+    def _same_but_time(entry: Entry, lower_fd: int, path: bytes) -> bool:
+        fd = open_in_root(lower_fd, path or b"/", os.O_PATH | os.O_NOFOLLOW, symlinks=False)
+        try:
+            below = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return (entry.kind | entry.mode, entry.uid, entry.gid) == (below.st_mode, below.st_uid, below.st_gid)
 
     def _opened(mounts: Sequence[Mount], stack: ExitStack) -> int:
         from wharfie.mount.detached import open_tree
