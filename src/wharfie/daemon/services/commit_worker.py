@@ -25,6 +25,13 @@ class Request(msgspec.Struct):
     key: str
 
 
+STUBS = frozenset(
+    {
+        b".dockerenv", b"dev", b"dev/console", b"dev/mqueue", b"dev/pts", b"dev/shm", b"etc/hostname", b"etc/hosts",
+        b"etc/mtab", b"etc/resolv.conf", b"proc", b"sys",
+    }
+)  # fmt: skip
+"""Mount points of every container, which are made where an image lacks them and are no change of anybody's."""
 _KINDS = {"C": 0, "A": 1, "D": 2}
 
 
@@ -32,7 +39,7 @@ def changes(args: bytes, _fds: Sequence[int]) -> bytes:
     """JSON of Docker's [{"Path", "Kind"}]."""
     request = msgspec.json.decode(args, type=Request)
     snapshotter = open_snapshotter(request.snapshotter, request.root, request.state)
-    found = compare.changes(snapshotter, request.key)
+    found = compare.changes(snapshotter, request.key, stubs=STUBS)
     return msgspec.json.encode([{"Path": os.fsdecode(c.path), "Kind": _KINDS[c.kind]} for c in found])
 
 
@@ -47,5 +54,5 @@ def layer(args: bytes, fds: Sequence[int]) -> bytes:
         while view:
             view = view[os.write(out, view) :]
 
-    compare.write_layer(snapshotter, request.key, put)
+    compare.write_layer(snapshotter, request.key, put, stubs=STUBS)
     return b""
