@@ -160,13 +160,30 @@ def _dev(plan: Plan, m: MountPlan | None, userns_fd: int | None) -> int:
             else:
                 raise Unsupported(f"make device `{device.path}`: it is not below /dev")
         if userns_fd is not None:
-            set_idmap(fd, userns_fd, "/dev")
+            try:
+                set_idmap(fd, userns_fd, "/dev")
+            except Unsupported:
+                _give_away(fd, plan)
     except BaseException:
         os.close(fd)
         raise
     finally:
         os.umask(old)
     return fd
+
+
+def _give_away(dev_fd: int, plan: Plan) -> None:
+    """Before 6.3 a tmpfs cannot be id-mapped: everything on it goes to the host's ids that stand for its owners."""
+
+    def give(name: str, at: int) -> None:
+        st = os.stat(name, dir_fd=at, follow_symlinks=False)
+        uid, gid = namespaces.host_id(plan.uid_map, st.st_uid), namespaces.host_id(plan.gid_map, st.st_gid)
+        os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=at, follow_symlinks=False)
+
+    for _, directories, files, at in os.fwalk(".", dir_fd=dev_fd):
+        for name in (*directories, *files):
+            give(name, at)
+    give(".", dev_fd)
 
 
 def _node(dev_fd: int, device: Device) -> None:

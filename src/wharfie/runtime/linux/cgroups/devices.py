@@ -125,5 +125,7 @@ def program(rules: Sequence[Rule]) -> bytes:
                 code, dst, src, imm = test
                 out.append(_insn(code, dst, src, size - position - 1, imm))
         out += [_insn(_MOV32_K, 0, imm=int(r.allow)), _insn(_EXIT)]
+        if not tests:
+            return b"".join(out)  # it decides everything: the verifier takes no code that is never reached
     out += [_insn(_MOV32_K, 0, imm=0), _insn(_EXIT)]
     return b"".join(out)
