@@ -26,10 +26,11 @@ _MAX_FDS = 250  # SCM_MAX_FD is 253
 class Channel:
     """One end. Blocking."""
 
-    __slots__ = ("sock",)
+    __slots__ = ("_early", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self._early: set[bytes] = set()
 
     def send(self, kind: bytes, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         if fds:
@@ -48,12 +49,17 @@ class Channel:
         data, fds, _, _ = socket.recv_fds(self.sock, 65536, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
         return data[:1], data[1:], fds
 
-    def expect(self, kind: bytes) -> list[int]:
-        """Child: wait for one kind of message. The parent gone means: give up."""
-        got, _, fds = self.receive()
-        if got != kind:
-            raise ConnectionAbortedError(f"wait for {kind!r}: the runtime went away")
-        return fds
+    def expect(self, kind: bytes) -> None:
+        """Child: wait for one kind of message. Another kind is kept for its turn: GO may come while hooks run.
+
+        Raises: ConnectionAbortedError when the parent has gone.
+        """
+        while kind not in self._early:
+            got, _, _ = self.receive()
+            if not got:
+                raise ConnectionAbortedError(103, f"wait for {kind!r}: the runtime went away")
+            self._early.add(got)
+        self._early.remove(kind)
 
     def close(self) -> None:
         self.sock.close()
@@ -82,7 +88,7 @@ def encode_error(e: BaseException, operation: str) -> bytes:
 def decode_error(payload: bytes, what: str) -> errdefs.WharfieError:
     """The child's error, ready to raise: `what` is the operation asked for, with its object."""
     code, number, operation, message, hint = payload.decode(errors="replace").split("\0")
-    text = f"{what}: {operation}: {message}" if operation else f"{what}: {message}"
+    text = ": ".join(filter(None, (what, operation, message)))
     if code == "OSError":
         return errdefs.FailedPrecondition(text, hint=hint or None, errno=int(number))
     return errdefs.from_code(code, text, hint=hint or None)

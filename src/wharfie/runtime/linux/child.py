@@ -101,7 +101,7 @@ def _run(
         if kind == ch.MOUNTS:
             break
         if kind != ch.MORE:
-            raise ConnectionAbortedError("wait for mounts: the runtime went away")
+            raise ConnectionAbortedError(103, "wait for mounts: the runtime went away")
     if plan.user_namespace:
         process.set_ids(0, 0, [])
     if plan.unshare_flags & ns.CLONE_NEWNET:

@@ -18,12 +18,13 @@ import signal as signals
 import socket
 import stat
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, WharfieError
 from wharfie.linux import namespaces as ns
 from wharfie.linux import process
+from wharfie.linux.openat2 import O_DIRECTORY, O_PATH
 from wharfie.mount import Mount
 from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
@@ -78,7 +79,8 @@ class LinuxEngine:
         """Reach the gate of a created container, so that `start` can open it."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            sock.connect(gate_path)
+            with _short(gate_path) as name:
+                sock.connect(name)
         except OSError as e:
             sock.close()
             raise FailedPrecondition(f"start container `{self._id()}`: its gate does not answer: {e.strerror}") from e
@@ -391,7 +393,7 @@ def cgroup_path(spec: Spec, container_id: str) -> str:
         )
     if ".." in wanted.split("/"):
         raise InvalidArgument(f"read cgroupsPath `{wanted}`: it has `..`")
-    return "/" + (wanted or f"wharfie-oci/{container_id}").strip("/")
+    return "/" + (wanted or container_id).strip("/")
 
 
 def _failed(what: str, e: OSError) -> WharfieError:
@@ -407,10 +409,21 @@ def _ended(pidfd: int, timeout_s: float = 0) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
+@contextmanager
+def _short(path: str) -> Iterator[str]:
+    """A name for a socket that fits sun_path's 108 bytes: dockerd's state directories don't."""
+    directory = os.open(os.path.dirname(path), O_PATH | O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
+    finally:
+        os.close(directory)
+
+
 def _listen(path: str, stack: ExitStack) -> socket.socket:
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stack.callback(gate.close)
-    gate.bind(path)
+    with _short(path) as name:
+        gate.bind(name)
     os.chmod(path, 0o600)
     gate.listen(1)
     return gate

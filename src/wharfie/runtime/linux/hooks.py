@@ -12,14 +12,27 @@ import select
 import signal
 from collections.abc import Sequence
 
+import msgspec
+
 from wharfie.errdefs import FailedPrecondition
 from wharfie.linux import process
-from wharfie.spec.runtime import Hook, State, encode_spec
+from wharfie.spec.runtime import Hook, State
+
+_encode = msgspec.json.Encoder().encode
 
 
 def run_all(hooks: Sequence[Hook], kind: str, state: State) -> None:
     """Run hooks in order; the first that fails ends it. Raises FailedPrecondition naming hook and reason."""
-    document = encode_spec(state)
+    document = _encode(
+        {
+            "ociVersion": state.oci_version,
+            "id": state.id,
+            "status": state.status,
+            "pid": state.pid,
+            "bundle": state.bundle,
+            "annotations": state.annotations,
+        }
+    )
     for hook in hooks:
         run(hook, kind, document)
 
