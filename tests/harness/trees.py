@@ -86,7 +86,7 @@ def opened(mounts: Sequence[Mount]) -> Iterator[str]:
     """A path that shows mounts while the context lasts; nothing is attached anywhere."""
     fd = open_tree(mounts)
     try:
-        yield f"/proc/self/fd/{fd}"
+        yield f"/proc/{os.getpid()}/fd/{fd}"
     finally:
         os.close(fd)
 
