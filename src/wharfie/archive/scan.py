@@ -341,7 +341,7 @@ class Scanner:
             used += 512
             *complete, text = text.split(b"\n")
             lines += complete
-            if len(text) > 32:
+            if len(text) > 32 and len(lines) < max(wanted, 1):
                 raise DataLoss("read tar: sparse map is no list of numbers")
             if wanted < 0 and lines:
                 count = decimal(lines.pop(0), "sparse map")

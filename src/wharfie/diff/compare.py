@@ -12,7 +12,7 @@ from wharfie.archive.entry import DIRECTORY, HARDLINK, REGULAR, Entry
 from wharfie.archive.layer import WHITEOUT_PREFIX
 from wharfie.archive.write import Put, Writer
 from wharfie.diff import ADDED, CHANGED, Change
-from wharfie.errdefs import Aborted, FailedPrecondition
+from wharfie.errdefs import Aborted
 from wharfie.mount import Mount
 from wharfie.snapshots import Snapshotter
 
@@ -45,7 +45,7 @@ if sys.platform != "win32":
         """Differences of two mounted trees, whatever they are made of; `lower` may be empty."""
         with ExitStack() as stack:
             lower_fd = _opened(lower, stack) if lower else None
-            found = Walk(lower_fd, _opened(upper, stack), whole=True).run()
+            found = Walk(lower_fd, _opened(upper, stack), whole=True).run() or []
         return [Change(f.kind, b"/" + f.path) for f in found if f.path]
 
     def write_mounts(lower: Sequence[Mount], upper: Sequence[Mount], put: Put, *, whole_seconds: bool = False) -> None:
@@ -53,7 +53,7 @@ if sys.platform != "win32":
         with ExitStack() as stack:
             lower_fd = _opened(lower, stack) if lower else None
             upper_fd = _opened(upper, stack)
-            write_found(Walk(lower_fd, upper_fd, whole=True).run(), upper_fd, put, whole_seconds=whole_seconds)
+            write_found(Walk(lower_fd, upper_fd, whole=True).run() or [], upper_fd, put, whole_seconds=whole_seconds)
 
     @contextmanager
     def _compared(
@@ -63,17 +63,22 @@ if sys.platform != "win32":
         upper = snapshotter.upper(key)
         with ExitStack() as stack:
             lower_fd = _opened(snapshotter.below(key), stack)
+            found = None
             if upper is not None:
-                try:
-                    upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                    stack.callback(os.close, upper_fd)
-                    yield _without(Walk(lower_fd, upper_fd, whole=False).run(), stubs, lower_fd), upper_fd
-                    return
-                except FailedPrecondition as e:
-                    if "redirect_dir" not in e.message:
-                        raise
-            upper_fd = _opened(snapshotter.mounts(key), stack)
-            yield _without(Walk(lower_fd, upper_fd, whole=True).run(), stubs, lower_fd), upper_fd
+                upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, upper_fd)
+                found = Walk(lower_fd, upper_fd, whole=False).run()
+            if found is None:
+                upper_fd = _opened(_following(snapshotter.mounts(key)), stack)
+                found = Walk(lower_fd, upper_fd, whole=True).run() or []
+            yield _without(found, stubs, lower_fd), upper_fd
+
+    def _following(mounts: Sequence[Mount]) -> list[Mount]:
+        """The same with overlayfs's redirects followed, whoever made them."""
+        return [
+            m._replace(options=tuple(o.replace("redirect_dir=nofollow", "redirect_dir=follow") for o in m.options))
+            for m in mounts
+        ]
 
     def _without(found: list[Found], stubs: Collection[bytes], lower_fd: int) -> list[Found]:
         """Leave out stubs, and directories in which nothing else happened than that a stub was made."""

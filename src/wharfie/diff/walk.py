@@ -33,10 +33,11 @@ if sys.platform != "win32":
             self._found: list[Found] = []
             self._lower, self._upper = lower_fd, upper_fd
 
-        def run(self) -> list[Found]:
+        def run(self) -> list[Found] | None:
             """What differs, parents first, siblings sorted bytewise. The root itself only if its attributes do.
 
-            Raises: FailedPrecondition (metacopy, redirect, names that no layer can hold), OSError.
+            None where overlayfs has renamed a directory (redirect): an upper directory by itself does not say enough.
+            Raises: FailedPrecondition (metacopy, names that no layer can hold), OSError.
             """
             upper = describe(self._upper, b".", b"")
             lower = None if self._lower is None else describe(self._lower, b".", b"")
@@ -47,7 +48,10 @@ if sys.platform != "win32":
                 lower.mtime_s, lower.mtime_ns = upper.mtime_s, upper.mtime_ns
                 if not same_attributes(upper, lower):
                     self._found.append(Found(CHANGED, b"", upper))
-            self._directory(self._upper, self._lower, b"", hidden=self._whole)
+            try:
+                self._directory(self._upper, self._lower, b"", hidden=self._whole)
+            except _RedirectError:
+                return None
             return settle(self._found)
 
         def _directory(self, upper: int, lower: int | None, path: bytes, *, hidden: bool) -> None:
@@ -84,7 +88,7 @@ if sys.platform != "win32":
             fd = open_directory(entry.name, upper)
             try:
                 if not self._whole:
-                    hidden = hidden or _opaque(fd, entry)
+                    hidden = hidden or _opaque(fd)
                 if there is None or there.kind != DIRECTORY:
                     self._directory(fd, None, entry.path, hidden=hidden)
                     return
@@ -124,12 +128,12 @@ if sys.platform != "win32":
         except FileNotFoundError:
             return None
 
-    def _opaque(fd: int, entry: Entry) -> bool:
+    class _RedirectError(Exception):
+        pass
+
+    def _opaque(fd: int) -> bool:
         if _xattr(fd, _REDIRECT_XATTR) is not None:
-            raise FailedPrecondition(
-                f"compare trees: directory {entry.path!r} was renamed by overlayfs (redirect_dir)",
-                hint="compare the mounted trees instead of the upper directory",
-            )
+            raise _RedirectError
         return _xattr(fd, OPAQUE_XATTR) == b"y"
 
     def _xattr(target: int | bytes, name: str) -> bytes | None:

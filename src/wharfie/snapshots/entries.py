@@ -91,7 +91,7 @@ class Entries:
             try:
                 for name in directories:
                     os.mkdir(os.path.join(part, name), 0o755)
-                _write(part, record, fsync=fsync)
+                write_new(os.path.join(part, "meta.json"), _dump(record), fsync=fsync)
                 os.rename(part, path)
             except BaseException as e:
                 remove_tree(part)
@@ -107,7 +107,7 @@ class Entries:
         old, new = self.path(key), self.path(record.info.name)
         if os.path.exists(new):
             raise AlreadyExists(f"commit snapshot {record.info.name!r}: the name is taken")
-        _write(old, record, fsync=True)
+        atomic.write(os.path.join(old, "meta.json"), _dump(record), 0o600, fsync=True)
         self._settle(old, new)
 
     def _settle(self, old: str, new: str) -> None:
@@ -152,11 +152,20 @@ def new_info(name: str, kind: str, parent: str | None, labels: dict[str, str] | 
     return Info(name, kind, parent, dict(labels or {}), now, now)
 
 
-def _write(path: str, record: Record, *, fsync: bool) -> None:
-    document: dict[str, Any] = {
-        "version": VERSION, **record.info._asdict(), "diff_id": record.diff_id,
-    }  # fmt: skip
-    atomic.write(os.path.join(path, "meta.json"), json.dumps(document).encode(), 0o600, fsync=fsync)
+def write_new(path: str, data: bytes, *, fsync: bool) -> None:
+    """A file that nobody looks for yet; its directory is synced by whoever makes that visible."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, data)
+        if fsync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _dump(record: Record) -> bytes:
+    document: dict[str, Any] = {"version": VERSION, **record.info._asdict(), "diff_id": record.diff_id}
+    return json.dumps(document).encode()
 
 
 def _read(path: str) -> Record:

@@ -18,6 +18,7 @@ from wharfie.snapshots.layers import Attributes
 
 if sys.platform != "win32":
     from wharfie.fsutil.beneath import open_in_root
+    from wharfie.linux.openat2 import O_PATH
 
     _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
@@ -51,6 +52,30 @@ if sys.platform != "win32":
             return attributes(fd)
         finally:
             os.close(fd)
+
+    def through_links(implicit: list[str], parent_fd: int) -> bool:
+        """Whether a directory that a layer does not describe is, below it, a symbolic link to a directory."""
+        for path in implicit:
+            try:
+                fd = open_in_root(parent_fd, path, O_PATH | os.O_NOFOLLOW)
+            except OSError as e:
+                if e.errno in _ABSENT:
+                    continue
+                raise
+            link = stat.S_ISLNK(os.fstat(fd).st_mode)
+            os.close(fd)
+            if link and _leads_to_directory(parent_fd, path):
+                return True
+        return False
+
+    def _leads_to_directory(parent_fd: int, path: str) -> bool:
+        try:
+            os.close(open_in_root(parent_fd, path, O_PATH | os.O_DIRECTORY))
+        except OSError as e:
+            if e.errno in _ABSENT:
+                return False
+            raise
+        return True
 
     def write(implicit: list[str], parent_fd: int, merged_fd: int, target: str) -> bool:
         """Write the tree of directories at the new path `target`; False (and nothing) where none is needed.

@@ -3,7 +3,7 @@
 
 entries/<hash>/root/         committed: an empty directory that looks like the stack's root
 entries/<hash>/fill/         committed: directories laid over a layer that does not describe them (`fill`)
-entries/<hash>/fs/, work/    active: the overlay's upper and work directory; committed from active: fs/ is the layer
+entries/<hash>/fs/, work/    active: the overlay's upper and work directory; committed with fs/: that is its layer
 <state>/l/d<hash>            a short symbolic link to a directory in use as a layer: lowerdir= has one page
 """
 
@@ -102,7 +102,7 @@ class Layered(Layers):
         """Put root/ into `place`, and fill/ where the layer needs it on this parent."""
         if sys.platform == "win32":
             return
-        from wharfie.snapshots import fill
+        from wharfie.snapshots import fill, replay
 
         learnt = self._learnt(diff_id)
         look = learnt.root
@@ -117,6 +117,14 @@ class Layered(Layers):
             below = [self._shown(path) for path in self._paths(parent)]
             parent_fd = open_tree(_overlay([*below, self._empty], "ro"))
             try:
+                if fill.through_links(learnt.implicit, parent_fd):
+                    upper, work = os.path.join(place, "fs"), os.path.join(place, "work")
+                    os.mkdir(upper, 0o755)
+                    os.mkdir(work, 0o700)
+                    mounts = _overlay(below, f"upperdir={upper}", f"workdir={work}")
+                    replay.apply(self._shown(self._layer(diff_id)), learnt, mounts)
+                    remove_tree(work)
+                    return
                 merged_fd = open_tree(_overlay([self._shown(self._layer(diff_id)), *below], "ro"))
                 try:
                     fill.write(learnt.implicit, parent_fd, merged_fd, os.path.join(place, "fill"))
@@ -236,8 +244,9 @@ class Layered(Layers):
         paths = []
         for record in self._stack(name):
             here = self._entries.path(record.info.name)
-            if not record.diff_id:
-                paths.append(os.path.join(here, "fs"))
+            own = os.path.join(here, "fs")
+            if not record.diff_id or os.path.isdir(own):
+                paths.append(own)
                 continue
             fill = os.path.join(here, "fill")
             if os.path.isdir(fill):

@@ -13,7 +13,7 @@ from wharfie.archive.compression import inflate
 from wharfie.errdefs import Conflict, DataLoss, NotFound
 from wharfie.fsutil import atomic
 from wharfie.snapshots import LayerInfo, ReadInto
-from wharfie.snapshots.entries import Entries
+from wharfie.snapshots.entries import Entries, write_new
 from wharfie.snapshots.removal import remove_tree
 from wharfie.snapshots.tree import Node, Tree
 from wharfie.spec.digest import encoded
@@ -104,7 +104,9 @@ class Layers:
             part = self._entries.temporary()
             try:
                 learnt = self._write(chunks, diff_id, part)
-                atomic.write(self._sidecar(diff_id), _dump(learnt), 0o600, fsync=True)
+                sidecar = self._entries.temporary()
+                write_new(sidecar, _dump(learnt), fsync=True)
+                os.rename(sidecar, self._sidecar(diff_id))
                 self._publish(part, path)
             except BaseException:
                 remove_tree(part)

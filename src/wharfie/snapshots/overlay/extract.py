@@ -12,12 +12,12 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from wharfie.archive import layer
 from wharfie.archive.entry import CHAR, DIRECTORY, HARDLINK, REGULAR, SYMLINK, Entry
 from wharfie.archive.pipeline import full
-from wharfie.archive.scan import Scanner
 from wharfie.errdefs import DataLoss, FailedPrecondition
 from wharfie.linux.openat2 import O_DIRECTORY, O_RDONLY, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 from wharfie.snapshots.tree import Tree
@@ -28,6 +28,14 @@ _STEP = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _KNOWN_XATTRS = (b"user.", b"trusted.", b"security.", b"system.posix_acl_")
 _DEFAULT_ACL = b"system.posix_acl_default"
 _PROC = "/proc/self/fd/"
+
+
+class Source(Protocol):
+    """A `Scanner`, or what stands in for it."""
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+    def data(self, take: Callable[[memoryview], object]) -> None: ...
 
 
 if sys.platform != "win32":
@@ -53,7 +61,7 @@ if sys.platform != "win32":
             self._stale = False
             self.bytes = 0
 
-        def run(self, scanner: Scanner) -> None:
+        def run(self, scanner: Source) -> None:
             """Extract everything. Raises DataLoss (what may not be), ResourceExhausted (disk full), OSError."""
             try:
                 for entry in scanner:
@@ -65,7 +73,7 @@ if sys.platform != "win32":
             finally:
                 self._forget()
 
-        def delete(self, scanner: Scanner) -> None:
+        def delete(self, scanner: Source) -> None:
             """Carry out the whiteouts of a layer on what lies there from below; put nothing."""
             try:
                 for entry in scanner:
@@ -80,7 +88,7 @@ if sys.platform != "win32":
             finally:
                 self._forget()
 
-        def _put(self, entry: Entry, scanner: Scanner) -> None:
+        def _put(self, entry: Entry, scanner: Source) -> None:
             self.tree.add(entry)
             if self._stale:
                 self._forget()
@@ -139,7 +147,7 @@ if sys.platform != "win32":
             self._times[entry.path] = (entry.mtime_s, entry.mtime_ns)
             self.bytes += 4096
 
-        def _put_file(self, entry: Entry, parent: int, scanner: Scanner) -> None:
+        def _put_file(self, entry: Entry, parent: int, scanner: Source) -> None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
                 fd = os.open(entry.name, flags, 0o600, dir_fd=parent)
@@ -383,7 +391,7 @@ if sys.platform != "win32":
         while view:
             view = view[os.write(fd, view) :]
 
-    def _write_sparse(fd: int, entry: Entry, scanner: Scanner) -> None:
+    def _write_sparse(fd: int, entry: Entry, scanner: Source) -> None:
         todo = iter(entry.extents or ())
         left = 0
 
