@@ -90,7 +90,7 @@ def parse_flags(argv: list[str]) -> tuple[dict[str, list[str]], set[str], list[s
 
 def build_config(values: dict[str, list[str]], switches: set[str]) -> Config:
     """The file, then flags over it. Raises what reading it raises."""
-    config = configuration.load(values.get("config", [None])[-1])  # type: ignore[list-item]
+    config = configuration.load(values["config"][-1] if "config" in values else None)
     for key in ("root", "state", "group", "log_level", "log_format", "snapshotter"):
         if key in values:
             setattr(config, key, values[key][-1])

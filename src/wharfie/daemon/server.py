@@ -105,7 +105,7 @@ def listen_unix(path: str, group: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         if os.path.lexists(path):
-            _remove_stale(sock, path)
+            _remove_stale(path)
         old = os.umask(0o177)
         try:
             sock.bind(path)
@@ -123,7 +123,7 @@ def listen_unix(path: str, group: str) -> socket.socket:
     return sock
 
 
-def _remove_stale(sock: socket.socket, path: str) -> None:
+def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise FailedPrecondition(f"listen on {path!r}: something that is no socket is there", hint="remove it")
     try:

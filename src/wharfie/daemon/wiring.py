@@ -40,7 +40,8 @@ class Wiring:
         engine.host = facts.probe(frozenset(config.runtimes))
         if engine.host.userns:
             _log.warning("containers share the host's user namespace: %s", engine.host.userns)
-        engine.content = open_store(config.path("content"))
+        engine.content = content = open_store(config.path("content"))
+        content.cleanup()
         self._open_snapshotters()
         engine.db = Store(config.path("metadata.db"))
         for module in builtins.TABLES:

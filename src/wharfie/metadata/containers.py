@@ -106,6 +106,20 @@ def delete(db: sqlite3.Connection, ns: str, id_: str) -> bool:
 def load_all(db: sqlite3.Connection) -> list[ContainerRow]:
     """All records of all namespaces, oldest first."""
     return [
-        ContainerRow(*r[:7], _labels.decode(r[7]), _extensions.decode(r[8]), *r[9:])
+        ContainerRow(
+            r[0],
+            r[1],
+            r[2],
+            r[3],
+            r[4],
+            r[5],
+            r[6],
+            _labels.decode(r[7]),
+            _extensions.decode(r[8]),
+            r[9],
+            r[10],
+            r[11],
+            r[12],
+        )  # fmt: skip
         for r in db.execute(f"SELECT {_COLUMNS} FROM containers ORDER BY created_s")  # noqa: S608
     ]

@@ -20,6 +20,7 @@ from wharfie.errdefs import Conflict, NotFound
 from wharfie.metadata import KIND_BLOB, KIND_LAYER, KIND_SNAPSHOT, refs
 from wharfie.metadata.store import Store
 from wharfie.snapshots import KIND_COMMITTED, Snapshotter
+from wharfie.spec.digest import is_digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +49,22 @@ def collect(store: Store, content: ContentStore, snapshotters: Iterable[Snapshot
         layers += _collect_layers(store, snapshotter, diff_ids)
     blobs, freed = _collect_blobs(store, content)
     return Collected(blobs, snapshots, layers, freed)
+
+
+def drop_dead_ingests(content: ContentStore) -> int:
+    """For the start: partial downloads that nobody will take up, because their blob is here or their name was random.
+
+    A ref that ends in a digest belongs to a download and is resumed by its next pull; how many went.
+    """
+    gone = 0
+    for status in list(content.ingests()):
+        digest = status.ref.partition("-")[2]
+        if is_digest(digest) and not content.has(digest):
+            continue
+        with contextlib.suppress(NotFound):
+            content.abort(status.ref)
+            gone += 1
+    return gone
 
 
 def _collect_snapshots(store: Store, snapshotter: Snapshotter) -> tuple[int, set[str]]:

@@ -59,10 +59,6 @@ class Images:
             raise NotFound(f"no such image: {name}")
         return _row(found)
 
-    def list(self) -> list[ImageRow]:
-        rows = self._store.reader().execute(f"SELECT {_COLUMNS} FROM images WHERE ns = ? ORDER BY name", (self._ns,))  # noqa: S608
-        return [_row(r) for r in rows]
-
     def by_digest(self, digest: str) -> list[ImageRow]:
         """All records that point to `digest`."""
         rows = self._store.reader().execute(
@@ -140,3 +136,7 @@ class Images:
     def _remove(self, db: sqlite3.Connection, name: str) -> bool:
         refs.drop(db, self._ns, Ref(KIND_IMAGE, name))
         return db.execute("DELETE FROM images WHERE ns = ? AND name = ?", (self._ns, name)).rowcount > 0
+
+    def list(self) -> list[ImageRow]:
+        rows = self._store.reader().execute(f"SELECT {_COLUMNS} FROM images WHERE ns = ? ORDER BY name", (self._ns,))  # noqa: S608
+        return [_row(r) for r in rows]

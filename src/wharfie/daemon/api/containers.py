@@ -31,7 +31,7 @@ async def _create(call: Call) -> web.StreamResponse:
     body = decode_create(await call.body())
     platform = call.text("platform")
     container, warnings = await call.engine.containers.create(
-        call.namespace, call.text("name"), body, parse_platform(platform) if platform else None, call
+        call.namespace, call.text("name"), body, parse_platform(platform) if platform else None, call=call
     )
     return call.json({"Id": container.id, "Warnings": warnings}, 201)
 

@@ -110,11 +110,11 @@ def list_tests(cs: Containers, ns: str, filters: dict[str, list[str]]) -> list[T
         elif key == "expose":
             tests.append(lambda c, v=values: any(_exposes(c, x) for x in v))  # type: ignore[misc]
         elif key == "publish":
-            tests.append(lambda c: False)  # nothing can be published yet: `create` refuses it
+            tests.append(lambda _: False)  # nothing can be published yet: `create` refuses it
         elif key == "is-task":
-            tests.append(lambda c, v=values: all(x in {"false", "0"} for x in v))  # type: ignore[misc]
+            tests.append(lambda _, v=values: all(x in {"false", "0"} for x in v))  # type: ignore[misc]
         elif key == "isolation":
-            tests.append(lambda c, v=values: any(x in {"default", "process", ""} for x in v))  # type: ignore[misc]
+            tests.append(lambda _, v=values: any(x in {"default", "process", ""} for x in v))  # type: ignore[misc]
     return tests
 
 

@@ -59,7 +59,7 @@ def take(request: web.BaseRequest, content_type: str, headers: dict[str, str]) -
     upgrade = wants_upgrade(request)
     head = b""
     if not transport.is_closing():
-        transport.pause_reading()  # type: ignore[attr-defined]
+        transport.pause_reading()
     if upgrade:
         head = bytes(protocol._message_tail)
         protocol._message_tail = b""
@@ -67,5 +67,5 @@ def take(request: web.BaseRequest, content_type: str, headers: dict[str, str]) -
     lines.append(f"Content-Type: {content_type}")
     lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))  # type: ignore[attr-defined]
+    transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     return Taken(os.dup(sock.fileno()), head)

@@ -17,6 +17,10 @@ import msgspec
 from wharfie.fsutil import atomic
 from wharfie.spec.docker import HostConfig
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.daemon.config import Config
+
 EXIT = "exit.json"
 CONFIG = "config.json"
 _HOST_RESOLV = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -134,6 +138,16 @@ def write_config(path: str, config: bytes) -> None:
 def read_config(path: str) -> bytes:
     with open(os.path.join(path, CONFIG), "rb") as f:
         return f.read()
+
+
+def exists(path: str) -> bool:
+    """Whether the directory is there, whole."""
+    return os.path.exists(os.path.join(path, CONFIG))
+
+
+def has_shim(config: Config, ns: str, container_id: str) -> bool:
+    """Whether a shim, alive or not, has left its run directory."""
+    return os.path.exists(config.run_path("shims", ns, container_id))
 
 
 def read_exit(path: str) -> ExitRecord | None:

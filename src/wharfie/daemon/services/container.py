@@ -74,7 +74,7 @@ class Container:
     )  # fmt: skip
 
     def __init__(
-        self, ns: str, id_: str, name: str, document: Document, state: State, snapshotter: str, *, raw: bytes = b""
+        self, ns: str, id_: str, name: str, document: Document, *, state: State, snapshotter: str, raw: bytes = b""
     ) -> None:
         self.ns, self.id, self.name = ns, id_, name
         self._raw = raw or records.encode(document)

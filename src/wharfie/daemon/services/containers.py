@@ -117,10 +117,10 @@ class Containers:
     # --- verbs
 
     async def create(
-        self, ns: str, name: str, body: ContainerCreateBody, platform: Platform | None, call: Any = None
+        self, ns: str, name: str, body: ContainerCreateBody, platform: Platform | None, *, call: Any = None
     ) -> tuple[Container, list[str]]:
         """A new container, and warnings. Raises what `specgen` and the services raise, and Conflict (name)."""
-        return await containers_create.create(self, ns, name, body, platform, call)
+        return await containers_create.create(self, ns, name, body, platform=platform, call=call)
 
     async def remove(self, container: Container, *, force: bool = False, volumes: bool = False) -> None:
         """Raises Conflict (running, without force)."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import platform as host_names
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wharfie.daemon.services import bundle, rootfs_user, specgen
 from wharfie.daemon.services import containers_records as records
 from wharfie.daemon.services.container import Container
 from wharfie.daemon.services.containers_records import Document, MountPoint, State, Userns
 from wharfie.daemon.services.ids import check_name, new_id, random_name
-from wharfie.daemon.services.mount_sources import bind_source, can_idmap
-from wharfie.errdefs import Conflict, FailedPrecondition, InvalidArgument, Unsupported
+from wharfie.daemon.services.mount_sources import bind_source, can_idmap, volume_subpath
+from wharfie.daemon.services.specgen_config import arguments
+from wharfie.errdefs import Conflict, FailedPrecondition, InvalidArgument, NotFound, Unsupported
 from wharfie.metadata import KIND_BLOB, KIND_SNAPSHOT, Ref
 from wharfie.metadata import containers as rows
 from wharfie.oci import mounts as oci_mounts
@@ -39,8 +40,18 @@ _NETWORK_NAMES = {"": "bridge", "default": "bridge", "nat": "bridge"}
 _JOINING = ("network_mode", "pid_mode", "ipc_mode")
 
 
+class _New(NamedTuple):
+    """A container on its way."""
+
+    ns: str
+    id: str
+    name: str
+    document: Document
+    image: ContainerImage
+
+
 async def create(
-    cs: Containers, ns: str, name: str, body: ContainerCreateBody, platform: Platform | None, call: Any
+    cs: Containers, ns: str, name: str, body: ContainerCreateBody, *, platform: Platform | None, call: Any
 ) -> tuple[Container, list[str]]:
     """See `Containers.create`."""
     engine = cs.engine
@@ -75,16 +86,17 @@ async def create(
             runtime=host.runtime,
             extra_ids=list(image.extra_ids),
         )
-        words = specgen.arguments(config)
+        words = arguments(config)
         document.path, document.args = words[0], words[1:]
         document.mounts = await _mounts(cs, ns, id_, body, config)
         if call is not None:
             call.phase("resolve")
-        mounts = await engine.files(_make_files, cs, ns, id_, name, document, image)
+        new = _New(ns, id_, name, document, image)
+        mounts = await engine.files(_make_files, cs, new)
         if call is not None:
             call.phase("files")
         await _fill_volumes(cs, id_, document, mounts)
-        container = await _record(cs, ns, id_, name, document, image, mounts)
+        container = await _record(cs, new, mounts)
         if call is not None:
             call.phase("record")
     except BaseException:
@@ -193,14 +205,13 @@ async def _volume(cs: Containers, ns: str, id_: str, request: MountRequest) -> M
     source = volumes.source(volume)
     idmap = volume.idmap and await cs.engine.files(can_idmap, source)
     if request.subpath:
-        from wharfie.daemon.services.mount_sources import volume_subpath
-
         source = await cs.engine.files(volume_subpath, volume.name, source, request.subpath)
     return MountPoint(request, source, idmap, volume.name, volume.driver, volume.anonymous)
 
 
-def _make_files(cs: Containers, ns: str, id_: str, name: str, document: Document, image: ContainerImage) -> list[Mount]:
-    """Snapshot and bundle. Blocking. Fills in user and ids of `document`."""
+def _make_files(cs: Containers, new: _New) -> list[Mount]:
+    """Snapshot and bundle. Blocking. Fills in user and ids of the document."""
+    ns, id_, name, document, image = new
     engine = cs.engine
     snapshotter = engine.snapshotters.get(image.snapshotter)
     if snapshotter is None:
@@ -284,9 +295,8 @@ async def _fill_volumes(cs: Containers, id_: str, document: Document, mounts: li
         await cs.engine.volumes.copy_up(id_, mounts, wanted)
 
 
-async def _record(
-    cs: Containers, ns: str, id_: str, name: str, document: Document, image: ContainerImage, mounts: list[Mount]
-) -> Container:
+async def _record(cs: Containers, new: _New, mounts: list[Mount]) -> Container:
+    ns, id_, name, document, image = new
     raw = records.encode(document)
     row = rows.ContainerRow(
         ns, id_, name, image.name, document.runtime, image.snapshotter, id_, document.config.labels or {},
@@ -301,15 +311,13 @@ async def _record(
         await cs.engine.committed(cs.engine.db.submit(lambda db: rows.insert(db, row, things), durable=durable))
     except Conflict as e:
         raise Conflict(f'the container name "/{name}" is already in use') from e
-    container = Container(ns, id_, name, document, State(), image.snapshotter, raw=raw)
+    container = Container(ns, id_, name, document, state=State(), snapshotter=image.snapshotter, raw=raw)
     container.rootfs = mounts
     return container
 
 
 def _remove_files(cs: Containers, ns: str, id_: str, snapshotter: str) -> None:
     """Undo `_make_files`, as far as it came. Blocking."""
-    from wharfie.errdefs import NotFound
-
     bundle.remove(cs.engine.config.bundle(ns, id_))
     found = cs.engine.snapshotters.get(snapshotter)
     if found is not None:

@@ -128,9 +128,7 @@ class Runner:
             container.health = HealthMonitor(cs, container, document)
             container.health.start()
 
-    async def _rootfs(
-        self, container: Container, document: Document, join: dict[str, str]
-    ) -> list[Mount]:
+    async def _rootfs(self, container: Container, document: Document, join: dict[str, str]) -> list[Mount]:
         """The mounts with idmap options; and a fresh config.json where the one of create is out of date."""
         cs, mounts = self._cs, container.rootfs
         again = container.state.started_once or container.document_dirty_user or mounts is None

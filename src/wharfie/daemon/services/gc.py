@@ -36,6 +36,7 @@ class Collector:
         """Drop what a former process held, finish what it left half done, and listen."""
         engine = self._engine
         gone = await engine.background(drop_interrupted, engine.db, time.time())
+        await engine.background(gc.drop_dead_ingests, engine.content)
         self._cancel = engine.events.subscribe(self._heard)
         if engine.config.gc:
             self._task = engine.spawn(self._loop(), "garbage-collector")

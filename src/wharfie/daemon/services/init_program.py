@@ -22,7 +22,7 @@ _HEADER_BYTES, _PROGRAM_HEADER_BYTES, _START = 64, 56, 128
 
 
 def elf(machine: int, code: bytes) -> bytes:
-    """An executable of one read-only, executable segment. Spec: elf(5)."""
+    """Bytes of an executable whose one segment is read and executed. Format: man 5 elf."""
     size = _START + len(code)
     ident = b"\x7fELF" + bytes((2, 1, 1, 0)) + bytes(8)
     header = struct.pack(

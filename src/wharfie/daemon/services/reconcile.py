@@ -40,7 +40,7 @@ async def reconcile(cs: Containers) -> None:
         raw = row.extensions.get(rows.EXTENSION_DOCKER)
         if raw is None:
             continue  # another API's container
-        if not os.path.exists(os.path.join(engine.config.bundle(row.ns, row.id), bundle.CONFIG)):
+        if not bundle.exists(engine.config.bundle(row.ns, row.id)):
             half.append(row)
             continue
         try:
@@ -49,7 +49,9 @@ async def reconcile(cs: Containers) -> None:
         except ValueError as e:
             _log.error("container %s: its record cannot be read: %s", row.id[:12], e)
             continue
-        container = Container(row.ns, row.id, row.name or row.id[:12], document, state, row.snapshotter, raw=raw)
+        container = Container(
+            row.ns, row.id, row.name or row.id[:12], document, state=state, snapshotter=row.snapshotter, raw=raw
+        )
         cs.ids.note(row.id, document.userns)
         cs.add(container)
         containers.append(container)
@@ -68,7 +70,7 @@ async def _settle(cs: Containers, container: Container) -> bool:
     engine, state = cs.engine, container.state
     directory = engine.config.bundle(container.ns, container.id)
     was_alive = state.alive
-    shim = os.path.exists(engine.config.run_path("shims", container.ns, container.id))
+    shim = bundle.has_shim(engine.config, container.ns, container.id)
     record = bundle.read_exit(directory)
     if not was_alive and not shim and (record is None or state.started_once):
         waited = state.status == records.RESTARTING

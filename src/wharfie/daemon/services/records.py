@@ -34,9 +34,6 @@ class ImageRecords:
     def get(self, name: str) -> words.ImageRecord:
         return _record(self._rows.get(name))
 
-    def list(self) -> list[words.ImageRecord]:
-        return [_record(r) for r in self._rows.list()]
-
     def by_digest(self, digest: str) -> Iterable[words.ImageRecord]:
         return [_record(r) for r in self._rows.by_digest(digest)]
 
@@ -52,6 +49,9 @@ class ImageRecords:
 
     def delete(self, name: str) -> None:
         self._rows.delete(name)
+
+    def list(self) -> list[words.ImageRecord]:
+        return [_record(r) for r in self._rows.list()]
 
 
 class _Lease:

@@ -41,4 +41,4 @@ def delay_s(restart_count: int, ran_s: float) -> float:
     """Pause before restart number `restart_count` (from 0), after a run of `ran_s`."""
     if ran_s >= SETTLED_S:
         return FIRST_DELAY_S
-    return min(FIRST_DELAY_S * 2 ** min(restart_count, 16), MAX_DELAY_S)
+    return min(FIRST_DELAY_S * (1 << min(restart_count, 16)), MAX_DELAY_S)
