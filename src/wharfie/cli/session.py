@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from wharfie.client.http import Connection
 
-BUFFER = 1 << 20
+FIRST_BUFFER, BUFFER = 64 << 10, 1 << 20
 _MSG_DONTWAIT = 0x40
 PROXIED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "WINCH", "CONT")
 FORCED = 3
@@ -58,7 +58,7 @@ class Session:
         self.ended_by = 0
         self._stdin_open = stdin
         self._pending = b""
-        self._buffer = bytearray(BUFFER)
+        self._buffer = bytearray(FIRST_BUFFER)
         self._splitter = None if tty else Splitter(1 if stdout else None, 2 if stderr else None)
         self._watch = terminal.KeyWatch(terminal.keys(detach_keys or terminal.DETACH_KEYS)) if tty and stdin else None
         self._pipe: tuple[int, int] | None = None
@@ -133,6 +133,8 @@ class Session:
                 self._splitter.close()
             return False
         self._show(memoryview(self._buffer)[:count])
+        if count == FIRST_BUFFER == len(self._buffer):  # a lot is coming; others needn't clear a megabyte
+            self._buffer = bytearray(BUFFER)
         return True
 
     def _show(self, data: bytes | memoryview) -> None:

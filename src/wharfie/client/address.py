@@ -56,8 +56,8 @@ def parse(text: str) -> Address:
     if scheme == "npipe":
         return Address("npipe", path=rest.replace("/", "\\"))
     if scheme in ("tcp", "http", "https"):
-        host, _, port = rest.rstrip("/").rpartition(":")
-        if not host:
+        host, colon, port = rest.rstrip("/").rpartition(":")
+        if not colon:
             host, port = port, ""
         tls = scheme == "https" or bool(os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_TLS"))
         number = port or ("2376" if tls else "2375")
