@@ -188,7 +188,7 @@ class Uploads:
             a.reply(413, b"<html>too large</html>")
         elif self.fail_first:
             self.fail_first -= 1
-            a.rfile.read(1000)
+            a.rfile.read1(1000)
             a.hang_up()
         else:
             data = self.sessions[a.path.partition("?")[0]] + self.body(a)

@@ -118,6 +118,8 @@ class _Reader:
             parts: list[bytes] = []
             scanner.data(lambda view: parts.append(bytes(view)))
             self._documents[path] = b"".join(parts)
+        elif not path.startswith("blobs/") and path.count("/") > 1:  # no writer nests files so: a root file system
+            raise _no_image(f"{path[:200]!r} is nothing an image archive has")
         elif name not in _IGNORED:
             expected = path.removeprefix("blobs/").replace("/", ":", 1) if path.startswith("blobs/") else None
             if expected is not None and not is_digest(expected):
@@ -147,10 +149,7 @@ class _Reader:
         elif "manifest.json" in self._documents:
             loaded = list(self._from_docker(self._docker_entries(), platform))
         else:
-            raise InvalidArgument(
-                "load archive: it has neither index.json with oci-layout nor manifest.json, so it is no image",
-                hint="to make an image of a root file system's tar, use: wharfie import",
-            )
+            raise _no_image("it has neither index.json with oci-layout nor manifest.json")
         if not loaded:
             raise InvalidArgument("load archive: it names no image")
         if sum(len(i.names) for i in loaded) > MAX_NAMES:
@@ -233,6 +232,13 @@ class _Reader:
                 break
             at = self._links[at]
         raise NotFound(f"load archive: {path[:200]!r}, which manifest.json names, is not in it")
+
+
+def _no_image(why: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"load archive: {why}, so it is no image",
+        hint="to make an image of a root file system's tar, use: wharfie import",
+    )
 
 
 def _annotated_name(annotations: dict[str, str]) -> Reference | None:

@@ -99,19 +99,21 @@ def is_attestation(descriptor: Descriptor) -> bool:
 
 def by_preference(index: Index, wanted: Platform) -> list[Descriptor]:
     """Entries that can serve `wanted`, best first. Entries without a platform come last: only their config tells."""
-    ranked: list[tuple[int, int, Descriptor]] = []
+    ranked: list[tuple[int, int, int, Descriptor]] = []
     for position, entry in enumerate(index.manifests):
         if is_attestation(entry) or entry.media_type not in MANIFEST_TYPES | INDEX_TYPES:
             continue
         if entry.platform is None or not entry.platform.architecture:
-            ranked.append((1000, position, entry))
+            ranked.append((1000, 0, position, entry))
             continue
         offered = entry.platform.value()
         rank = match_rank(wanted, offered)
         if rank is not None:
             same_build = not wanted.os_version or _build(wanted.os_version) == _build(offered.os_version)
-            ranked.append((rank + (0 if same_build else 100), position, entry))
-    return [entry for _, _, entry in sorted(ranked, key=lambda r: r[:2])]
+            version = offered.variant[1:]
+            newer = int(version) if version.isdigit() else 0
+            ranked.append((rank + (0 if same_build else 100), -newer, position, entry))
+    return [entry for *_, entry in sorted(ranked, key=lambda r: r[:3])]
 
 
 def _build(os_version: str) -> list[str]:

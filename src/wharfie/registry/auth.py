@@ -99,58 +99,63 @@ class Authorizer:
     def send(
         self, request: Request, context: Context, scopes: tuple[str, ...], cancel: threading.Event | None = None
     ) -> Response:
-        """Send `request` with what its host wants to see; a 401 is answered once."""
-        challenge = self._challenge
-        response = self._transport.send(self._with_auth(request, context, challenge, scopes), context, cancel)
-        if response.status != 401:
-            return response
-        challenges = parse_challenges(", ".join(response.headers.getlist("WWW-Authenticate")))
-        fresh = next((c for c in challenges if c.scheme in {"bearer", "basic"}), None)
-        if fresh is None:
-            if challenges:
-                drop(response)
-                names = ", ".join(quote(c.scheme, 20) for c in challenges)
-                raise Unsupported(
-                    f"{context.operation}: {context.registry} asks for {names}, known are Basic and Bearer"
-                )
-            return response
-        if fresh == challenge:
-            if fresh.scheme == "basic":
-                return response
-            self._cache.forget(self._key(fresh, scopes))
-        if fresh.scheme == "basic" and not self._credentials.username:
-            return response
-        drop(response)
-        self._challenge = fresh
-        return self._transport.send(self._with_auth(request, context, fresh, scopes), context, cancel)
+        """Send `request` with what its host wants to see.
 
-    def _with_auth(
-        self, request: Request, context: Context, challenge: Challenge | None, scopes: tuple[str, ...]
-    ) -> Request:
-        value = None
+        A 401 is answered once with what it asks for, and once more where the token came from the cache and may be old.
+        """
+        challenge = self._challenge
+        while True:
+            value, cached = self._authorization(challenge, context, scopes)
+            secret = {**request.secret_headers, "Authorization": value} if value else request.secret_headers
+            response = self._transport.send(request._replace(secret_headers=secret), context, cancel)
+            if response.status != 401 or (value is not None and not cached):
+                return response
+            fresh = _answerable(response, context)
+            if fresh is None or (fresh.scheme == "basic" and not self._credentials.username):
+                return response
+            if cached and challenge is not None:
+                self._cache.forget(self._key(challenge, scopes))
+            drop(response)
+            challenge = self._challenge = fresh
+
+    def _authorization(
+        self, challenge: Challenge | None, context: Context, scopes: tuple[str, ...]
+    ) -> tuple[str | None, bool]:
+        """(value of the header or None, whether it is a token from the cache)."""
         if self._credentials.registry_token:
-            value = f"Bearer {self._credentials.registry_token}"
-        elif challenge is not None and challenge.scheme == "basic":
-            value = _basic(self._credentials) if self._credentials.username else None
-        elif challenge is not None:
-            value = f"Bearer {self._token(challenge, context, scopes)}"
-        if value is None:
-            return request
-        return request._replace(secret_headers={**request.secret_headers, "Authorization": value})
+            return f"Bearer {self._credentials.registry_token}", False
+        if challenge is None or (challenge.scheme == "basic" and not self._credentials.username):
+            return None, False
+        if challenge.scheme == "basic":
+            return _basic(self._credentials), False
+        token, cached = self._token(challenge, context, scopes)
+        return f"Bearer {token}", cached
 
     def _key(self, challenge: Challenge, scopes: tuple[str, ...]) -> tuple[Any, ...]:
         return (challenge.params.get("realm"), challenge.params.get("service"), scopes, tuple(self._credentials))
 
-    def _token(self, challenge: Challenge, context: Context, scopes: tuple[str, ...]) -> str:
+    def _token(self, challenge: Challenge, context: Context, scopes: tuple[str, ...]) -> tuple[str, bool]:
         key = self._key(challenge, scopes)
         with self._lock:  # parallel layers wait for one token instead of fetching three
             token = self._cache.get(key)
-            if token is None:
-                token, life_s, _ = fetch_token(
-                    self._transport, self._host, self._credentials, challenge, context=context, scopes=scopes
-                )
-                self._cache.put(key, token, life_s)
-        return token
+            if token is not None:
+                return token, True
+            token, life_s, _ = fetch_token(
+                self._transport, self._host, self._credentials, challenge, context=context, scopes=scopes
+            )
+            self._cache.put(key, token, life_s)
+            return token, False
+
+
+def _answerable(response: Response, context: Context) -> Challenge | None:
+    """The challenge of a 401 that we can answer; None where there is none. Raises Unsupported for foreign schemes."""
+    challenges = parse_challenges(", ".join(response.headers.getlist("WWW-Authenticate")))
+    known = next((c for c in challenges if c.scheme in {"bearer", "basic"}), None)
+    if known is None and challenges:
+        drop(response)
+        names = ", ".join(quote(c.scheme, 20) for c in challenges)
+        raise Unsupported(f"{context.operation}: {context.registry} asks for {names}, known are Basic and Bearer")
+    return known
 
 
 def fetch_token(
@@ -255,9 +260,8 @@ def verify(transport: Transport, registry: str, credentials: Credentials) -> Log
     request = Request(host, "GET", f"{host.base}/")
     response = transport.send(request, context)
     if response.status == 401:
-        challenges = parse_challenges(", ".join(response.headers.getlist("WWW-Authenticate")))
+        challenge = _answerable(response, context)
         drop(response)
-        challenge = next((c for c in challenges if c.scheme in {"bearer", "basic"}), None)
         if challenge is None:
             raise Unsupported(f"{context.operation}: it asks for neither Basic nor Bearer")
         refresh = ""

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -210,6 +210,7 @@ def _ssl_context(tls: Tls, context: Context) -> ssl.SSLContext:
             hint=f"see {context.config}",
         ) from e
     if tls.skip_verify:
+        _log.warning("certificates of %s are not verified, as %s says", context.registry, context.config)
         ctx.check_hostname = False
         ctx.verify_mode = ssl.CERT_NONE
     return ctx
@@ -233,6 +234,11 @@ def _pool_classes(header_timeout_s: float) -> dict[str, type[HTTPConnectionPool]
 
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
+
+        def _validate_conn(self, conn: Any) -> None:
+            """Without urllib3's warning: `skip_verify` is what hosts.toml says, and each request would warn again."""
+            if conn.is_closed:
+                conn.connect()
 
     return {"http": PlainPool, "https": SecurePool}
 
