@@ -102,7 +102,7 @@ def test_feed_tells_the_worker_that_nobody_reads() -> None:
         stream = feed.run(lambda: loop.run_in_executor(None, work))
         async for _ in stream:
             break
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         assert await loop.run_in_executor(None, stopped.wait, 2)
 
     asyncio.run(scenario())

@@ -108,7 +108,9 @@ async def commit(
         config = image_config(merge_config(config, override))
     config = apply_changes(config, new.changes)
     images: Images = engine.images
-    with images.leases(container.ns).hold(f"commit {container.short}") as lease:
+    with contextlib.ExitStack() as stack:
+        stack.callback(images.collect_soon)
+        lease = stack.enter_context(images.leases(container.ns).hold(f"commit {container.short}"))
         async with _still(engine, container, pause=pause):
             layer = await _layer(engine, container, lease.add)
 
@@ -184,7 +186,9 @@ async def import_image(engine: Engine, ns: str, body: ByteSource, new: NewImage,
     config = apply_changes(ContainerConfig(), new.changes)
 
     def work(stream: BinaryIO) -> Image:
-        with images.leases(ns).hold("import") as lease:
+        with contextlib.ExitStack() as stack:
+            stack.callback(images.collect_soon)
+            lease = stack.enter_context(images.leases(ns).hold("import"))
             layer = add_layer(engine.content, stream, lease.add)
             image = commit_image(
                 engine.content,

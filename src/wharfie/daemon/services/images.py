@@ -260,6 +260,10 @@ class Images:
                 max_layer_bytes=self.engine.config.max_layer_size,
             )
 
+    def collect_soon(self) -> None:
+        """Something was stored that perhaps nobody keeps. From any thread."""
+        self.engine.loop.call_soon_threadsafe(self.engine.collector.request)
+
     # --- events
 
     def publish(self, ns: str, action: str, subject: str, names: Sequence[str] = (), **payload: str) -> None:

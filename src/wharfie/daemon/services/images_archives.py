@@ -9,6 +9,7 @@ from typing import BinaryIO
 from wharfie.daemon.services.archive_pipes import ByteSource, from_thread, into_thread
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.images_progress import Message
+from wharfie.errdefs import InvalidArgument
 from wharfie.images import DANGLING_PREFIX, KIND_BLOB, Ref
 from wharfie.images.loading import Loaded, load
 from wharfie.images.saving import SaveItem, save
@@ -21,14 +22,10 @@ def save_items(images: Images, ns: str, texts: Sequence[str]) -> list[SaveItem]:
     """What `texts` mean: a name with a tag is that name, one without all tags of the repository, an id has no name."""
     found: dict[str, SaveItem] = {}
     for text in texts:
+        if _add_repository(images, ns, text, found):
+            continue
         match = images.find(ns, text)
-        names: tuple[Reference, ...] = ()
-        if match.named:
-            asked = parse_reference(text, default_tag=None)
-            names = (parse_reference(match.record.name),)
-            if asked.tag is None and asked.digest is None:
-                _add_repository(images, ns, asked, found)
-        _add(found, SaveItem(match.record.target, names))
+        _add(found, SaveItem(match.record.target, (parse_reference(match.record.name),) if match.named else ()))
     return list(found.values())
 
 
@@ -38,12 +35,22 @@ def _add(found: dict[str, SaveItem], item: SaveItem) -> None:
     found[item.target.digest] = SaveItem(item.target, tuple(dict.fromkeys(names)))
 
 
-def _add_repository(images: Images, ns: str, asked: Reference, found: dict[str, SaveItem]) -> None:
+def _add_repository(images: Images, ns: str, text: str, found: dict[str, SaveItem]) -> bool:
+    """All tags of the repository `text`; False where it is something else than a bare name of one that has tags."""
+    try:
+        asked = parse_reference(text, default_tag=None)
+    except InvalidArgument:
+        return False  # an id
+    if asked.tag is not None or asked.digest is not None:
+        return False
+    any_ = False
     for record in images.all(ns):
         if not record.name.startswith(DANGLING_PREFIX):
             name = parse_reference(record.name)
             if name.repository == asked.repository and name.tag:
                 _add(found, SaveItem(record.target, (name,)))
+                any_ = True
+    return any_
 
 
 async def save_archive(
@@ -52,18 +59,20 @@ async def save_archive(
     """The archive. What is wrong (NotFound, InvalidArgument) is raised before the first bytes."""
     engine = images.engine
     lease = images.leases(ns).hold("save")
+    saved: list[SaveItem] = []
 
     def work(write: Callable[[bytes], None]) -> None:
         with lease as held:
             items = save_items(images, ns, texts)
+            saved.extend(items)
             held.add([r for item in items for r in references(engine.content, item.target)])
             for chunk in save(engine.content, items, platform=platform):
                 write(chunk)
 
     async for chunk in from_thread(engine, work):
         yield chunk
-    for text in texts:
-        images.publish(ns, "save", images.find(ns, text).record.target.digest, [text])
+    for item in saved:
+        images.publish(ns, "save", item.target.digest, [n.familiar() for n in item.names])
 
 
 async def load_archive(images: Images, ns: str, body: ByteSource, platform: Platform | None) -> list[Message]:
@@ -71,9 +80,12 @@ async def load_archive(images: Images, ns: str, body: ByteSource, platform: Plat
     engine = images.engine
 
     def work(stream: BinaryIO) -> list[Message]:
-        with images.leases(ns).hold("load") as lease:
-            loaded = load(engine.content, stream, lease.add, platform=platform)
-            return [message for one in loaded for message in _finish(images, ns, one, lease.add)]
+        try:
+            with images.leases(ns).hold("load") as lease:
+                loaded = load(engine.content, stream, lease.add, platform=platform)
+                return [message for one in loaded for message in _finish(images, ns, one, lease.add)]
+        finally:
+            images.collect_soon()
 
     return await into_thread(engine, body, work)
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from wharfie.errdefs import WharfieError
@@ -172,7 +172,7 @@ class Feed:
         """From any thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, message)
 
-    async def run(self, work: Callable[[], asyncio.Future[Any]]) -> AsyncIterator[Message]:
+    async def run(self, work: Callable[[], asyncio.Future[Any]]) -> AsyncGenerator[Message, None]:
         """Start `work` (a future of a pool) and give its messages as they come."""
         future = work()
         future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._queue.put_nowait, None))

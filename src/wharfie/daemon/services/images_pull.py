@@ -75,15 +75,19 @@ def _pull_one(
         for message in messages(event):
             say(message)
 
-    result = images.puller.pull(
-        reference,
-        images.records(ns),
-        images.leases(ns),
-        platform=platform or host_platform(),
-        credentials=credentials,
-        progress=progress,
-        cancel=cancel,
-    )
+    try:
+        result = images.puller.pull(
+            reference,
+            images.records(ns),
+            images.leases(ns),
+            platform=platform or host_platform(),
+            credentials=credentials,
+            progress=progress,
+            cancel=cancel,
+        )
+    except BaseException:
+        images.collect_soon()
+        raise
     digest = result.record.target.digest
     images.engine.loop.call_soon_threadsafe(images.forget, digest)
     for message in messages.end(digest, newer=not result.up_to_date):
