@@ -12,6 +12,7 @@ from wharfie.images import KIND_BLOB, KIND_LAYER, KIND_SNAPSHOT, Ref
 from wharfie.spec.digest import chain_ids
 from wharfie.spec.image import (
     CONFIG_TYPES,
+    DOCKER_FOREIGN,
     INDEX_TYPES,
     LAYER_COMPRESSION,
     MANIFEST_TYPES,
@@ -202,6 +203,12 @@ class Closure(NamedTuple):
     documents: list[Descriptor]
 
 
+def lives_elsewhere(descriptor: Descriptor) -> bool:
+    """A layer that is fetched from its own URLs and may not be pushed (Windows base layers)."""
+    foreign = descriptor.media_type == DOCKER_FOREIGN or ".nondistributable." in descriptor.media_type
+    return foreign and bool(descriptor.urls)
+
+
 def closure(store: Store, target: Descriptor) -> Closure | None:
     """What has to travel for `target` to arrive whole; None if some of it is not on this machine. Raises DataLoss."""
     found = Closure([], [])
@@ -220,7 +227,8 @@ def closure(store: Store, target: Descriptor) -> Closure | None:
                 if not collect(child, depth + 1):
                     return False
             elif not store.has(child.digest):
-                return False
+                if not lives_elsewhere(child):
+                    return False
             elif child.digest not in seen:
                 seen.add(child.digest)
                 found.blobs.append(child)

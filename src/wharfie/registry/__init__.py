@@ -41,7 +41,8 @@ class Credentials(NamedTuple):
 class RegistryOptions(NamedTuple):
     """`environ`: where proxy variables are looked up (the daemon's environment). Timeouts in seconds.
 
-    `header_timeout_s` bounds the whole head of an answer, `read_timeout_s` each wait for body bytes.
+    `header_timeout_s` bounds the whole head of an answer, `read_timeout_s` each wait for body bytes, `max_retry_after_s`
+    all the waiting for a busy registry (429, 5xx) that one request may do.
     """
 
     config_dirs: tuple[str, ...] = DEFAULT_CONFIG_DIRS

@@ -76,6 +76,7 @@ class Transport:
         Raises Unavailable, FailedPrecondition (TLS), Cancelled.
         """
         attempt = 0
+        patience_s = self.options.max_retry_after_s
         while True:
             attempt += 1
             last = attempt >= self.options.attempts or callable(request.body)
@@ -89,6 +90,9 @@ class Transport:
                 if last or response.status not in _BUSY:
                     return response
                 delay_s = self._retry_after(response) or self._backoff(attempt)
+                patience_s -= delay_s
+                if patience_s < 0:
+                    return response
                 drop(response)
             _log.debug(
                 "retry method=%s url=%s attempt=%d delay_s=%.2f", request.method, redact(request.url), attempt, delay_s
@@ -160,11 +164,11 @@ class Transport:
         return float(self.options.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
 
     def _retry_after(self, response: Response) -> float | None:
-        """Retry-After in seconds, bounded; dates are rare enough to be taken as "later"."""
+        """Retry-After in seconds; a date, which is rare, counts as longer than anybody waits."""
         text = response.headers.get("Retry-After", "")
         if not text:
             return None
-        return min(float(text), self.options.max_retry_after_s) if text.isdigit() else self.options.max_retry_after_s
+        return float(text[:20]) if text.isascii() and text.isdigit() else float("inf")
 
 
 def same_origin(url: str, host: Host) -> bool:

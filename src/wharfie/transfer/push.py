@@ -16,7 +16,7 @@ from typing import NamedTuple
 from wharfie.content import Store
 from wharfie.errdefs import Cancelled, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from wharfie.images import KIND_BLOB, ImageRecords
-from wharfie.images.walk import references, travelling
+from wharfie.images.walk import lives_elsewhere, references, travelling
 from wharfie.registry import Credentials
 from wharfie.registry.client import Registry
 from wharfie.registry.push import Upload
@@ -76,8 +76,9 @@ class Pusher:
         upload = Upload(repository)
         name_shown = reference.familiar()
         plan = travelling(self._store, target, platform, operation=repository.context.operation, name=name_shown)
+        blobs = [blob for blob in plan.blobs if not lives_elsewhere(blob)]
         sources = list(self._sources(reference, records))
-        for blob in plan.blobs:
+        for blob in blobs:
             tell(Progress(blob.digest, Phase.PREPARING, total=blob.size))
 
         def one(blob: Descriptor) -> None:
@@ -86,7 +87,7 @@ class Pusher:
             self._blob(upload, blob, sources, tell)
 
         with ThreadPoolExecutor(PARALLEL_BLOBS, "push") as pool:
-            futures = [pool.submit(one, blob) for blob in plan.blobs]
+            futures = [pool.submit(one, blob) for blob in blobs]
             _, pending = wait(futures, return_when=FIRST_EXCEPTION)
             for future in pending:
                 future.cancel()
