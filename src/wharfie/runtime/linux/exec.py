@@ -136,9 +136,12 @@ def run(
 
         def enter() -> None:
             finish.set_labels(planned)
-            ns.setns(init_pidfd, flags, "the container's namespaces")
+            ns.setns(init_pidfd, flags & ~ns.CLONE_NEWCGROUP, "the container's namespaces")
 
         def first() -> None:
+            if flags & ns.CLONE_NEWCGROUP:
+                # Only now: from inside it, cgroup2 mounted with nsdelegate (systemd does) refuses the birth with ENOENT.
+                ns.setns(init_pidfd, ns.CLONE_NEWCGROUP, "the container's cgroup namespace")
             _enter(p, planned, theirs, stdio, preserve_fds)
 
         pid, pidfd = _by_way_of(enter, first, ours, theirs, 0, birth_fd=birth_fd)
