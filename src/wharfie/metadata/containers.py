@@ -120,6 +120,6 @@ def load_all(db: sqlite3.Connection) -> list[ContainerRow]:
             r[10],
             r[11],
             r[12],
-        )  # fmt: skip
+        )
         for r in db.execute(f"SELECT {_COLUMNS} FROM containers ORDER BY created_s")  # noqa: S608
     ]

@@ -7,7 +7,6 @@ restart finds is sorted out by `reconcile`. Records are written through to metad
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -220,12 +219,3 @@ class Containers:
 
     def host(self) -> HostFacts:
         return self.engine.host
-
-
-async def gather_quietly(*awaitables: Any) -> list[Any]:
-    """All of them to their end, then the first failure."""
-    results = await asyncio.gather(*awaitables, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results

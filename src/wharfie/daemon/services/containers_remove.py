@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from wharfie.daemon.services import bundle
 from wharfie.daemon.services import containers_records as records
@@ -62,7 +63,7 @@ async def remove(cs: Containers, container: Container, *, force: bool, volumes: 
 
 async def _remove(cs: Containers, container: Container, *, volumes: bool) -> None:
     """The record goes first: what is left after a kill belongs to nobody, and the next start removes it."""
-    engine = cs.engine
+    engine, begin = cs.engine, time.monotonic()
     has_volumes = any(kind == "volume" for kind, *_ in container.summary.mounts)
     cs.parking.drop(container)
 
@@ -71,11 +72,14 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
             engine.volumes.release_in(db, container.ns, container.id, remove_anonymous=volumes)
         rows.delete(db, container.ns, container.id)
 
-    await asyncio.gather(
-        engine.committed(engine.db.submit(delete)), engine.files(_remove_files, cs, container), return_exceptions=False
+    await gather_all(
+        engine.committed(engine.db.submit(delete)),
+        engine.files(bundle.remove, engine.config.bundle(container.ns, container.id)),
+        engine.files(_remove_snapshot, cs, container),
     )
     if has_volumes:
         await engine.volumes.sweep()
+    _log.debug("removed container_id=%s duration_s=%.4f", container.short, time.monotonic() - begin)
     cs.ids.release(container.id)
     cs.forget(container)
     cs.publish(container, "/containers/delete", {"id": container.id})
@@ -84,11 +88,17 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
         container.wake(condition, exit_)
 
 
-def _remove_files(cs: Containers, container: Container) -> None:
-    """Bundle and snapshot. Blocking."""
-    bundle.remove(cs.engine.config.bundle(container.ns, container.id))
+def _remove_snapshot(cs: Containers, container: Container) -> None:
+    """Blocking."""
     with contextlib.suppress(NotFound):
         cs.snapshotter_of(container).remove(container.snapshot_key)
+
+
+async def gather_all(*awaitables: Awaitable[Any]) -> None:
+    """All of them to their end, then the first failure."""
+    for result in await asyncio.gather(*awaitables, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def prune(cs: Containers, ns: str, accept: Callable[[Container], bool]) -> tuple[list[str], int]:

@@ -268,10 +268,12 @@ class Runner:
                 container.health.stop()
                 container.health = None
             if task is not None and not shim_gone:
+                begin = time.monotonic()
                 try:
                     await task.delete()
                 except (WharfieError, OSError) as e:
                     _log.warning("container %s: release its task: %s", container.short, e)
+                _log.debug("released container_id=%s duration_s=%.4f", container.short, time.monotonic() - begin)
             container.task = None
             await self.note_exit(container, exit_, error)
             policy = container.document().host_config.restart_policy if self._may_restart(container) else None
