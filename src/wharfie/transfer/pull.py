@@ -90,8 +90,11 @@ class Puller:
         tell(Progress(name, Phase.RESOLVING))
         target = repository.resolve()
         with leases.hold(f"pull {reference.familiar()}") as lease:
-            image = self._documents(repository, target, platform, lease)
-            fetched = self._get_layers(repository, image, tell, cancel)
+            image, documents = self._documents(repository, target, platform, lease)
+            with ThreadPoolExecutor(1, "pull-documents") as side:  # flushing them takes as long as a small layer
+                stored = side.submit(self._store_documents, documents)
+                fetched = self._get_layers(repository, image, tell, cancel)
+                stored.result()
             assemble(self._snapshotter, image.diff_ids)
             known = _record(records, name)
             up_to_date = known is not None and known.target.digest == target.digest and not fetched
@@ -153,9 +156,11 @@ class Puller:
                 *image_refs(image.diff_ids),
             ]
         )
+        return image, documents
+
+    def _store_documents(self, documents: list[tuple[Descriptor, bytes]]) -> None:
         for descriptor, data in reversed(documents):
             self._store.put(data, descriptor.digest)
-        return image
 
     def _document(self, repository: Repository, descriptor: Descriptor) -> bytes:
         if self._store.has(descriptor.digest):
