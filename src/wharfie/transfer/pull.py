@@ -102,8 +102,10 @@ class Puller:
         tell(Progress(name, Phase.DONE, detail="up to date" if up_to_date else "downloaded"))
         return PullResult(record, image, up_to_date)
 
-    def _documents(self, repository: Repository, target: Descriptor, platform: Platform | None, lease: Lease) -> Image:
-        """Fetch and store index, manifest and config; nothing is stored before the lease names it."""
+    def _documents(
+        self, repository: Repository, target: Descriptor, platform: Platform | None, lease: Lease
+    ) -> tuple[Image, list[tuple[Descriptor, bytes]]]:
+        """Fetch index, manifest and config, and name in the lease all that the image will need."""
         wanted = platform or host_platform()
         operation = repository.context.operation
         documents: list[tuple[Descriptor, bytes]] = []
