@@ -59,7 +59,7 @@ def decode_header(header: str) -> Credentials | None:
     if not text:
         return None
     try:
-        data = base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4))
+        data = base64.b64decode(text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidArgument(
             "read header X-Registry-Auth: not base64", hint="it is the base64url form of a JSON object"

@@ -118,7 +118,8 @@ class Images:
         records = self.records(ns)
         if is_digest(text):
             return Found(self._by_digest(ns, text, text), named=False)
-        reference: Reference | None = None
+        if text.startswith("sha256:") and 4 <= len(text) - 7 < 64 and _HEX.issuperset(text[7:]):
+            return Found(self._by_prefix(ns, text[7:]), named=False)
         if not (len(text) == 64 and _HEX.issuperset(text)):
             reference = parse_reference(text)
             found = self._by_reference(records, reference)

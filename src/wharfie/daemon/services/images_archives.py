@@ -15,7 +15,7 @@ from wharfie.images.loading import Loaded, load
 from wharfie.images.saving import SaveItem, save
 from wharfie.images.walk import image_refs, present_images, references
 from wharfie.spec.platform import Platform, host_platform
-from wharfie.spec.reference import Reference, parse_reference
+from wharfie.spec.reference import parse_reference
 
 
 def save_items(images: Images, ns: str, texts: Sequence[str]) -> list[SaveItem]:
