@@ -11,6 +11,7 @@ import traceback
 from typing import Any
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, WharfieError
+from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
 from wharfie.shim.loop import ERR, HUP, IN
 from wharfie.shim.process import Process, StdioURIs
@@ -39,7 +40,7 @@ class PrivateConnection:
     def _event(self, events: int) -> None:
         if events & IN:
             try:
-                data, fds, _, _ = socket.recv_fds(self._sock, MAX_MESSAGE, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                data, fds = receive(self._sock, MAX_MESSAGE, MAX_FDS)
             except BlockingIOError:
                 return
             except OSError:

@@ -22,6 +22,8 @@ from wharfie.rpc.status import from_document
 from wharfie.spec.pb import task as pb
 from wharfie.spec.pb.base import Mount as PbMount
 from wharfie.tasks import CreateRequest, SupervisorDied, TaskExit, sockets
+from wharfie.tasks.events_server import EventsServer
+from wharfie.tasks.foreign import ForeignTask, address_path, check_request, foreign_bundle, shim_program
 from wharfie.tasks.private import attach_document
 from wharfie.tasks.private_client import PrivateClient
 from wharfie.tasks.shim import ShimTask, read_exit
@@ -39,6 +41,8 @@ class Manager:
         self._root, self._state, self._died = root, state, died
         self.zygote = zygote or Zygote(state)
         self._tasks: dict[tuple[str, str], ShimTask] = {}
+        self._events_path = f"{state}/shims/events.sock"
+        self._events = EventsServer(self._events_path)
 
     async def open(self) -> None:
         os.makedirs(f"{self._state}/shims", mode=0o700, exist_ok=True)
@@ -57,13 +61,22 @@ class Manager:
             ) from None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{request.bundle}/exit.json")
+        program = shim_program(request.runtime)
+        task: ShimTask
         try:
-            task = await self._fork_shim(request, run)
+            if program is not None:
+                check_request(request)
+                task = await self._start_foreign(request, run, program)
+            else:
+                task = await self._fork_shim(request, run)
         except BaseException:
             shutil.rmtree(run, ignore_errors=True)
             raise
         try:
-            await task.create(_create_message(request))
+            if isinstance(task, ForeignTask):
+                await task.create_from(request, _create_message(request, f"{run}/b"))
+            else:
+                await task.create(_create_message(request, request.bundle))
         except BaseException as e:
             await asyncio.shield(task.abandon())
             shutil.rmtree(run, ignore_errors=True)
@@ -104,6 +117,64 @@ class Manager:
             request.namespace, request.container_id, request.bundle, forked.pidfd, client, private, self._shim_died
         )
 
+    async def _start_foreign(self, request: CreateRequest, run: str, program: str) -> ForeignTask:
+        """Its shim and our `stdio` process; `address` and `foreign` in the run directory find both again."""
+        self._events.open()
+        with open(f"{run}/bundle", "w") as f:
+            f.write(request.bundle)
+        foreign_bundle(request.bundle, run)
+        private = await self._fork_stdio(request, run)
+        try:
+            await private.call({"op": "ready"})
+            said = await self.worker("foreign-shim", self._foreign_args(request, run, program))
+            path = address_path(said)
+            with open(f"{run}/address", "w") as f:
+                json.dump({"path": path, "program": program}, f)
+            return await self._connect_foreign(request.namespace, request.container_id, run, request.bundle, private)
+        except BaseException:
+            with contextlib.suppress(Unavailable):
+                await private.call({"op": "delete"})
+            private.close()
+            raise
+
+    def _foreign_args(self, request: CreateRequest, run: str, program: str) -> bytes:
+        return json.dumps({
+            "program": program, "namespace": request.namespace, "id": request.container_id, "bundle": f"{run}/b",
+            "events": self._events_path, "address": f"{self._state}/containerd.sock",
+        }).encode()  # fmt: skip
+
+    async def _fork_stdio(self, request: CreateRequest, run: str) -> PrivateClient:
+        with sockets.listen(run, sockets.PRIVATE, socket.SOCK_SEQPACKET) as listener:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                forked = await self.zygote.fork(
+                    "stdio",
+                    json.dumps(_shim_document(request, run)).encode(),
+                    [listener.fileno(), theirs.fileno(), *(a.sock_fd for a in request.attach)],
+                    title=f"wharfie-stdio -namespace {request.namespace} -id {request.container_id} {self._state}",
+                    log=f"{run}/shim.log",
+                )
+                os.close(forked.pidfd)
+        return PrivateClient(ours)
+
+    async def _connect_foreign(
+        self, namespace: str, container_id: str, run: str, bundle: str, private: PrivateClient
+    ) -> ForeignTask:
+        with open(f"{run}/address", "rb") as f:
+            path = json.loads(f.read())["path"]
+        sock = sockets.connect(os.path.dirname(path), os.path.basename(path), socket.SOCK_STREAM)
+        client = await connect(sock, namespace)
+        try:
+            asked = pb.IDRequest(id=container_id)
+            about: pb.ConnectResponse = await client.call(pb.SERVICE, "Connect", asked, pb.ConnectResponse)
+            pidfd = os.pidfd_open(about.shim_pid)
+        except BaseException:
+            client.close()
+            raise
+        task = ForeignTask(namespace, container_id, bundle, pidfd, client, private, self._shim_died)
+        task.run, task.pid = run, about.task_pid
+        return task
+
     def _keep(self, task: ShimTask) -> None:
         self._tasks[task.namespace, task.container_id] = task
         task.gone = self._forget
@@ -125,7 +196,11 @@ class Manager:
         pidfd = _live_shim(run)
         if pidfd >= 0:
             try:
-                task = await self._reconnect(namespace, container_id, run, bundle, pidfd)
+                if os.path.exists(f"{run}/address"):
+                    os.close(pidfd)
+                    task = await self._reconnect_foreign(namespace, container_id, run, bundle)
+                else:
+                    task = await self._reconnect(namespace, container_id, run, bundle, pidfd)
             except (OSError, Unavailable):
                 pass  # it ended between our look and our call
             else:
@@ -154,6 +229,15 @@ class Manager:
             task.close()
             raise
         return task
+
+    async def _reconnect_foreign(self, namespace: str, container_id: str, run: str, bundle: str) -> ForeignTask:
+        self._events.open()
+        private = PrivateClient(sockets.connect(run, sockets.PRIVATE, socket.SOCK_SEQPACKET))
+        try:
+            return await self._connect_foreign(namespace, container_id, run, bundle, private)
+        except BaseException:
+            private.close()
+            raise
 
     # -- after a death
 
@@ -198,7 +282,8 @@ class Manager:
             try:
                 answer = await _read_all(reader)
             except BaseException:
-                signal.pidfd_send_signal(forked.pidfd, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(forked.pidfd, signal.SIGKILL)
                 raise
             finally:
                 os.close(forked.pidfd)
@@ -214,6 +299,7 @@ class Manager:
         for task in self._tasks.values():
             task.close()
         self._tasks.clear()
+        self._events.close()
         self.zygote.close()
 
 
@@ -277,8 +363,6 @@ def _shim_document(request: CreateRequest, run: str) -> dict[str, object]:
     }
 
 
-def _create_message(request: CreateRequest) -> pb.CreateTaskRequest:
+def _create_message(request: CreateRequest, bundle: str) -> pb.CreateTaskRequest:
     mounts = [PbMount(type=m.type, source=m.source, target=m.target, options=list(m.options)) for m in request.rootfs]
-    return pb.CreateTaskRequest(
-        id=request.container_id, bundle=request.bundle, rootfs=mounts, terminal=request.terminal
-    )
+    return pb.CreateTaskRequest(id=request.container_id, bundle=bundle, rootfs=mounts, terminal=request.terminal)

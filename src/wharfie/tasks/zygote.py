@@ -20,6 +20,7 @@ import time
 import msgspec
 
 from wharfie.errdefs import Unavailable
+from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import from_document
 from wharfie.tasks.sealed import sealed_interpreter
 
@@ -112,7 +113,7 @@ class Zygote:
 
     def _readable(self, sock: socket.socket) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(sock, 1 << 16, 1)
+            data, fds = receive(sock, 1 << 16, 1)
         except BlockingIOError:
             return
         except OSError:

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 ENTRIES = {
     "shim": "wharfie.shim.serve:serve",
     "stdio": "wharfie.shim.stdio_process:serve",
+    "foreign-shim": "wharfie.shim.foreign_start:start",
     "sweep": "wharfie.shim.sweep:sweep",
     "unpack": "wharfie.zygote.unpack:unpack",
-    "volume-mount": "wharfie.daemon.services.volumes_worker:mount",
-    "volume-unmount": "wharfie.daemon.services.volumes_worker:unmount",
-    "volume-copy-up": "wharfie.daemon.services.volumes_worker:copy_up",
     "archive-stat": "wharfie.daemon.services.archive_worker:stat_path",
     "archive-get": "wharfie.daemon.services.archive_worker:get",
     "archive-put": "wharfie.daemon.services.archive_worker:put",
     "archive-export": "wharfie.daemon.services.archive_worker:export",
+    "changes": "wharfie.daemon.services.commit_worker:changes",
+    "changes-layer": "wharfie.daemon.services.commit_worker:layer",
+    "volume-mount": "wharfie.daemon.services.volumes_worker:mount",
+    "volume-unmount": "wharfie.daemon.services.volumes_worker:unmount",
+    "volume-copy-up": "wharfie.daemon.services.volumes_worker:copy_up",
     "echo": "wharfie.zygote.entries:echo",
 }
 

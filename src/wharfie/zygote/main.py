@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 
+from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
 from wharfie.zygote.cgroup import enter_cgroup
 from wharfie.zygote.entries import load, preload_modules, run_worker
@@ -66,7 +67,7 @@ def _reap() -> None:
 def _answer(sock: socket.socket) -> bool:
     """One request; False at the end of the conversation."""
     try:
-        message, fds, _, _ = socket.recv_fds(sock, _MAX_MESSAGE, _MAX_FDS)
+        message, fds = receive(sock, _MAX_MESSAGE, _MAX_FDS)
     except OSError:
         return False
     if not message:
