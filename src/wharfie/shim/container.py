@@ -72,7 +72,7 @@ class Container:
             spec = decode_spec(f.read())
         if spec.process is not None:
             process.terminal = spec.process.terminal
-        engine = make_engine(runtime, self.namespace, self.container_id, options)
+        engine = make_engine(runtime, options)
         ends = StdioEnds(terminal=process.terminal, stdin=process.stdin_open)
         try:
             started = engine.create(self.container_id, bundle, spec, rootfs, ends.stdio)

@@ -78,7 +78,10 @@ class TaskService:
             if runc.root:
                 options["root"] = runc.root
             if runc.systemd_cgroup:
-                options["systemd_cgroup"] = "true"
+                raise Unsupported("create task: the systemd cgroup driver is not supported yet")
+            for name, wanted in (("no_pivot", runc.no_pivot_root), ("no_new_keyring", runc.no_new_keyring)):
+                if wanted:
+                    options[name] = "true"
         mounts = [Mount(m.type, m.source, m.target, tuple(m.options)) for m in request.rootfs]
         try:
             pid = container.create(process, request.bundle, mounts, runtime, options)
