@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import need
 from vm import disks, kernel, machine
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(700)]
 
 
 class Disks(NamedTuple):
@@ -45,24 +46,23 @@ def steps(table: str) -> list[str]:
     raise LookupError(table)
 
 
-@pytest.fixture(scope="module")
-def plain(built: Disks) -> machine.Report:
-    k, initrd, root, payload = built
-    return machine.boot(k.vmlinux, initrd, root, payload, init="/payload/guest/init", timeout_s=200)
+class Reports(NamedTuple):
+    plain: machine.Report
+    systemd: machine.Report
 
 
 @pytest.fixture(scope="module")
-def under_systemd(built: Disks) -> machine.Report:
+def reports(built: Disks) -> Reports:
+    """Both guests side by side: each keeps little more than one CPU busy."""
     k, initrd, root, payload = built
-    return machine.boot(
-        k.vmlinux,
-        initrd,
-        root,
-        payload,
-        init="/lib/systemd/systemd",
-        arguments="systemd.unit=smoke.service",
-        timeout_s=200,
-    )
+
+    def boot(init: str, arguments: str = "") -> machine.Report:
+        return machine.boot(k.vmlinux, initrd, root, payload, init=init, arguments=arguments, timeout_s=500)
+
+    with ThreadPoolExecutor(2) as pool:
+        plain = pool.submit(boot, "/payload/guest/init")
+        systemd = pool.submit(boot, "/lib/systemd/systemd", "systemd.unit=smoke.service")
+        return Reports(plain.result(), systemd.result())
 
 
 def check(report: machine.Report, step: str) -> None:
@@ -72,18 +72,18 @@ def check(report: machine.Report, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", steps("PLAIN"))
-def test_stock_kernel(plain: machine.Report, step: str) -> None:
-    check(plain, step)
+def test_stock_kernel(reports: Reports, step: str) -> None:
+    check(reports.plain, step)
 
 
 @pytest.mark.parametrize("step", steps("SYSTEMD"))
-def test_under_systemd(under_systemd: machine.Report, step: str) -> None:
-    check(under_systemd, step)
+def test_under_systemd(reports: Reports, step: str) -> None:
+    check(reports.systemd, step)
 
 
-def test_guests_end_by_themselves(plain: machine.Report, under_systemd: machine.Report) -> None:
-    assert plain.finished, plain.explain()
-    assert under_systemd.finished, under_systemd.explain()
+def test_guests_end_by_themselves(reports: Reports) -> None:
+    for report in reports:
+        assert report.finished, report.explain()
 
 
 def test_report_lines() -> None:
