@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 
 import docker
 import docker.errors
 import pytest
 
-from harness import images
-from harness.engine import Engine
+from harness import images, leaks
+from harness.engine import Engine, UnixConnection
 from harness.registry import Registry
+from integration.hostile_registry import Answer, HostileRegistry
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
 
@@ -199,6 +203,48 @@ def test_events_of_an_image(engine: Engine, registry: Registry) -> None:
 
 
 def _now() -> str:
-    import time
-
     return f"{time.time() + 0.01:.9f}"
+
+
+def test_a_pull_ends_with_its_client_and_is_resumed(engine: Engine) -> None:
+    registry = HostileRegistry()
+    image = images.Image([images.busybox_tar(), images.make_tar({"big": os.urandom(3 << 20)})])
+    ref = registry.add(image)
+    blob = image.blobs[1]
+    gone = threading.Event()
+
+    def drip(answer: Answer) -> object:
+        if "Range" in answer.headers:
+            return False
+        answer.send_response(200)
+        answer.send_header("Content-Length", str(len(blob)))
+        answer.end_headers()
+        answer.wfile.write(blob[: 2 << 20])
+        try:
+            for at in range(2 << 20, len(blob)):
+                answer.wfile.write(blob[at : at + 1])
+                answer.wfile.flush()
+                time.sleep(0.02)
+        except OSError:
+            gone.set()
+        return True
+
+    registry.rule("GET", f"/v2/t/x/blobs/{images.digest(blob)}", drip)
+    try:
+        connection = UnixConnection(str(engine.socket))
+        connection.request("POST", f"/images/create?fromImage={registry.host}/t/x&tag=latest")
+        answer = connection.getresponse()
+        while b"Downloading" not in answer.readline():
+            pass
+        connection.sock.close()
+        answer.close()
+        assert gone.wait(10), "the download ends when nobody waits for it"
+        assert leaks.wait_until_gone(lambda: leaks.processes_with(f"wharfie-unpack {engine.state}")) == []
+        assert engine.out("images", "-q", ref) == ""
+        engine.run("pull", "-q", ref)
+        resumed = [s for s in registry.asked("GET", images.digest(blob)) if "range" in s.headers]
+        assert resumed, "what was there is not fetched again"
+        assert engine.out("run", "--rm", ref, "stat", "-c", "%s", "/big") == str(3 << 20)
+        engine.run("rmi", ref)
+    finally:
+        registry.close()

@@ -144,6 +144,17 @@ def test_codes(engine: Engine, method: str, path: str, status: int) -> None:
     assert "Traceback" not in body["message"]
 
 
+def test_prune_of_everything(engine: Engine, busybox: str) -> None:
+    engine.run("run", "--name", "old", "-v", "/anon", busybox, "true", program=CLIENTS[0])
+    engine.run("system", "prune", "-f", "--volumes", program=CLIENTS[0])
+    assert engine.out("ps", "-aq", program=CLIENTS[0]) == ""
+    assert engine.out("volume", "ls", "-q", program=CLIENTS[0]) == ""
+    assert engine.out("images", "-q", busybox, program=CLIENTS[0]) != ""
+    assert engine.out("plugin", "ls", "-q", program=CLIENTS[0]) == ""
+    assert engine.api("GET", "/nodes")[0] == 503
+    assert engine.api("POST", "/build")[0] == 501
+
+
 def test_tag_needs_a_good_name(engine: Engine, busybox: str) -> None:
     name = busybox.replace("/", "%2F")
     for query, status in (("", 400), ("repo=UPPER", 400), ("repo=x&tag=a/b", 400), (f"repo=x@sha256:{'0' * 64}", 400)):
