@@ -13,7 +13,7 @@ ENGINE, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 125, 126, 127, 128
 def of_start_error(error: WharfieError) -> int:
     """The exit code for a container that could not start.
 
-    wharfied says it in the field `exitCode`. dockerd has no field for it and clients are left to read its text, so that
+    wharfied says it in the field `exit_code`. dockerd has no field for it and clients are left to read its text, so that
     is done for its sake alone, with the words that runc and crun use.
     """
     code = error.fields.get("exit_code")

@@ -100,7 +100,8 @@ def dispatch(context: Context, words: list[str]) -> int:
             f"{e}\n\n{usage_line(context.path, command)}\n\nRun '{context.path} --help' for more information", e.code
         )
     except WharfieError as e:
-        return _complain(f"wharfie: {e.full()}", command.engine_fault)
+        code = e.fields.get("exit_code")
+        return _complain(f"wharfie: {e.full()}", code if isinstance(code, int) else command.engine_fault)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - lives as long as the process
         return 1

@@ -119,7 +119,7 @@ class Client:
         headers = response.headers
         self.server_version = headers.get("api-version", self.server_version)
         if timing := headers.get("wharfie-timing"):
-            self.timings.append(timing)
+            self.timings.append(f"{connection.request}: {timing}")
         if response.status >= 400:
             raise error_of(response)
         return response
@@ -159,9 +159,10 @@ def error_of(response: Response) -> WharfieError:
     if isinstance(body, dict):
         message = str(body.get("message") or "")
         hint = body.get("hint") or None
+        if hint:  # other clients print only the message, so wharfied repeats it there
+            message = message.removesuffix(f"\n{hint}")
         code = str(body.get("code") or "")
-        if isinstance(exit_code := body.get("exitCode"), int):
-            fields["exit_code"] = exit_code
+        fields.update(body.get("fields") or {})
     message = message.strip() or raw.decode("utf-8", "replace").strip() or f"the engine answers with status {response.status}"  # fmt: skip
     if code:
         return from_code(code, message, hint=hint, **fields)

@@ -19,15 +19,16 @@ READ = 256 << 10
 
 
 class Connection:
-    """`early` are bytes received past the head of an answer, still to be consumed."""
+    """`early` are bytes received past the head of an answer, still to be consumed; `request` names the last request."""
 
-    __slots__ = ("_bodyless", "early", "host", "sock")
+    __slots__ = ("_bodyless", "early", "host", "request", "sock")
 
     def __init__(self, sock: socket, host: str = "wharfie") -> None:
         self.sock = sock
         self.host = host
         self.early = b""
         self._bodyless = False
+        self.request = ""
 
     def send(
         self,
@@ -40,6 +41,7 @@ class Connection:
     ) -> None:
         """Write a request; an iterable body goes out chunked, while it is made."""
         self._bodyless = method == "HEAD"
+        self.request = target.partition("?")[0].rpartition("/")[2]
         head = [f"{method} {target} HTTP/1.1\r\nHost: {self.host}\r\nUser-Agent: wharfie\r\n"]
         head += [f"{name}: {_checked(value)}\r\n" for name, value in headers]
         if body is None:

@@ -29,14 +29,14 @@ def host(*words: str) -> dict[str, Any]:
 
 
 def test_nothing_asked_nothing_sent() -> None:
-    assert body() == {"Image": "img", "AttachStdin": False, "AttachStdout": True, "AttachStderr": True}
-    assert body("-d") == {"Image": "img"}
+    assert body() == {"Image": "img", "AttachStdin": False, "AttachStdout": True, "AttachStderr": True, "HostConfig": {}}
+    assert body("-d") == {"Image": "img", "HostConfig": {}}
 
 
 def test_streams() -> None:
     assert body("-it") == {
         "Image": "img", "Tty": True, "OpenStdin": True, "StdinOnce": True, "AttachStdin": True, "AttachStdout": True,
-        "AttachStderr": True,
+        "AttachStderr": True, "HostConfig": {},
     }  # fmt: skip
     assert body("-i", "-a", "stdout")["AttachStdin"] is False
     assert body("-i", "-a", "stdout")["StdinOnce"] is False
@@ -77,14 +77,21 @@ def test_limits() -> None:
 
 def test_restart() -> None:
     assert host("--restart", "on-failure:3")["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
-    for words in (("--restart", "x"), ("--restart", "always:3"), ("--restart", "on-failure:x"), ("--rm", "--restart", "always")):
+    for words in (
+        ("--restart", "x"),
+        ("--restart", "always:3"),
+        ("--restart", "on-failure:x"),
+        ("--rm", "--restart", "always"),
+    ):
         with pytest.raises(InvalidArgument):
             body(*words)
     assert host("--rm", "--restart", "no")["AutoRemove"] is True
 
 
 def test_devices() -> None:
-    assert host("--device", "/dev/a", "--device", "/dev/a:/dev/b", "--device", "/dev/a:r", "--device", "/dev/a:/dev/b:rw") == {
+    assert host(
+        "--device", "/dev/a", "--device", "/dev/a:/dev/b", "--device", "/dev/a:r", "--device", "/dev/a:/dev/b:rw"
+    ) == {
         "Devices": [
             {"PathOnHost": "/dev/a", "PathInContainer": "/dev/a", "CgroupPermissions": "rwm"},
             {"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rwm"},
@@ -208,7 +215,9 @@ def test_publish(text: str, expected: list[tuple[str, str, str]]) -> None:
     assert [(p, b["HostIp"], b["HostPort"]) for p, b in publish(text)] == expected
 
 
-@pytest.mark.parametrize("text", ["", "x:80", "80:", "0:0", "70000", "1-3:1-2", "3-1", "80/x", "300.1.1.1:1:1", "[::1:1:1"])
+@pytest.mark.parametrize(
+    "text", ["", "x:80", "80:", "0:0", "70000", "1-3:1-2", "3-1", "80/x", "300.1.1.1:1:1", "[::1:1:1"]
+)
 def test_bad_publish(text: str) -> None:
     with pytest.raises(InvalidArgument):
         publish(text)

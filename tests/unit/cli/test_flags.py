@@ -98,7 +98,12 @@ def test_help_is_found_wherever_flags_are() -> None:
 
 def test_defaults() -> None:
     options, _ = parse(FLAGS, [])
-    assert (options.on("all"), options.on("big"), options.number("count"), options.text("name")) == (False, True, -1, "none")
+    assert (options.on("all"), options.on("big"), options.number("count"), options.text("name")) == (
+        False,
+        True,
+        -1,
+        "none",
+    )
     assert options.items("env") == []
     with pytest.raises(KeyError):
         options.text("nosuch")
@@ -118,7 +123,10 @@ def test_tables_are_sound() -> None:
         assert len(set(names)) == len(names), target
         assert len(set(shorts)) == len(shorts), target
         for flag in command.flags:
-            assert flag[2].removesuffix("[]") in {"bool", "string", "int", "list", "strings", "word?", *KINDS}, (target, flag)
+            assert flag[2].removesuffix("[]") in {"bool", "string", "int", "list", "strings", "word?", *KINDS}, (
+                target,
+                flag,
+            )
             assert flag[3], (target, flag)
 
 

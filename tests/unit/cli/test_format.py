@@ -64,8 +64,8 @@ def test_template(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["{{.Nope}}", "{{", "{{.Name", "{{end}}", "{{if .Name}}", "{{nosuch .Name}}", "{{.Name | .Args}}", "{{range}}{{end}}",
-     "{{index .Args 5}}", "{{template \"x\"}}", "{{.Name }", "{{if .Name}}{{else foo}}{{end}}", "{{\"open}}", "{{.Name.First}}",
-     "{{printf \"%d\"}}", "{{(.Name}}", "{{.Name \"x\"}}", "{{}}"],
+     "{{index .Args 5}}", '{{template "x"}}', "{{.Name }", "{{if .Name}}{{else foo}}{{end}}", '{{"open}}', "{{.Name.First}}",
+     '{{printf "%d"}}', "{{(.Name}}", '{{.Name "x"}}', "{{}}"],
 )  # fmt: skip
 def test_template_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="--format"):
@@ -95,7 +95,9 @@ def test_span(seconds: float, text: str) -> None:
     assert human.span(seconds) == text
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0B"), (999, "999B"), (1000, "1kB"), (4261000, "4.26MB"), (123456789, "123MB")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0B"), (999, "999B"), (1000, "1kB"), (4261000, "4.26MB"), (123456789, "123MB")]
+)
 def test_size(count: int, text: str) -> None:
     assert human.size(count) == text
 

@@ -21,7 +21,9 @@ def test_size(text: str, size: int) -> None:
     assert values.size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "x", "1x", "-1", "1kk", "b", "ib", "1.", ".k", "1.2.3k", " 1", "0x10", "1e3", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1x", "-1", "1kk", "b", "ib", "1.", ".k", "1.2.3k", " 1", "0x10", "1e3", "²"]
+)
 def test_not_a_size(text: str) -> None:
     with pytest.raises(ValueError, match="invalid size"):
         values.size(text)

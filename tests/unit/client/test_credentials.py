@@ -59,7 +59,9 @@ def test_without_a_file(home: Path) -> None:
 
 
 def test_only_the_account_of_the_registry_is_sent(home: Path) -> None:
-    write(home, {"auths": {"https://index.docker.io/v1/": auth("hub", "p:w"), "r.example:5000": auth("me", "äöü???>>>")}})
+    write(
+        home, {"auths": {"https://index.docker.io/v1/": auth("hub", "p:w"), "r.example:5000": auth("me", "äöü???>>>")}}
+    )
     assert decoded(credentials.auth_header("library/busybox")) == {
         "username": "hub", "password": "p:w", "serveraddress": "https://index.docker.io/v1/",
     }  # fmt: skip
@@ -79,7 +81,9 @@ def test_tokens(home: Path) -> None:
     assert decoded(credentials.auth_header("r.example/x"))["identitytoken"] == "tok"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths":{"r.example":{"auth":"!!"}}}', '{"auths":{"r.example":{"auth":"bm9jb2xvbg=="}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"auths":{"r.example":{"auth":"!!"}}}', '{"auths":{"r.example":{"auth":"bm9jb2xvbg=="}}}']
+)
 def test_broken_file(home: Path, text: str) -> None:
     write(home, text)
     with pytest.raises(InvalidArgument, match=r"config\.json"):
@@ -89,7 +93,11 @@ def test_broken_file(home: Path, text: str) -> None:
 def test_helper_is_asked_for_one_server_only(home: Path) -> None:
     write(home, {"credsStore": "test", "auths": {"r.example": auth("stale", "stale")}})
     (home / "r.example").write_text('{"ServerURL":"r.example","Username":"me","Secret":"s"}')
-    assert decoded(credentials.auth_header("r.example/x")) == {"username": "me", "password": "s", "serveraddress": "r.example"}
+    assert decoded(credentials.auth_header("r.example/x")) == {
+        "username": "me",
+        "password": "s",
+        "serveraddress": "r.example",
+    }
     assert credentials.auth_header("other.example/x") == []
     assert (home / "calls").read_text().split("\n") == ["get r.example", "get other.example", ""]
 

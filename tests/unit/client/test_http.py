@@ -58,7 +58,9 @@ BIG = bytes(range(256)) * (READ // 256 + 100)
 @pytest.mark.parametrize("piece", [0, 1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("parts", [(), (b"a",), (b"line\n",) * 50, (b"x" * 3000, b"y", b"z" * 5000)])
 def test_chunked(peer: Peer, piece: int, parts: tuple[bytes, ...]) -> None:
-    peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(*parts) + b"HTTP/1.1 204 No\r\n\r\n", piece)
+    peer.say(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(*parts) + b"HTTP/1.1 204 No\r\n\r\n", piece
+    )
     response = peer.connection.receive()
     assert response.read() == b"".join(parts)
     assert peer.connection.receive().status == 204  # not a byte too many was taken
@@ -67,14 +69,18 @@ def test_chunked(peer: Peer, piece: int, parts: tuple[bytes, ...]) -> None:
 @pytest.mark.parametrize("piece", [0, 65536, READ + 1, READ * 2 + 5])
 def test_large_chunks(peer: Peer, piece: int) -> None:
     parts = (BIG, b"small", BIG + b"!", BIG)
-    peer.say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(*parts) + b"HTTP/1.1 204 No\r\n\r\n", piece)
+    peer.say(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunked(*parts) + b"HTTP/1.1 204 No\r\n\r\n", piece
+    )
     assert peer.connection.receive().read() == b"".join(parts)
     assert peer.connection.receive().status == 204
 
 
 @pytest.mark.parametrize("piece", [0, 1, 5])
 def test_keep_alive(peer: Peer, piece: int) -> None:
-    peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 304 Same\r\n\r\nHTTP/1.1 200 OK\r\n\r\nrest", piece)
+    peer.say(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhelloHTTP/1.1 304 Same\r\n\r\nHTTP/1.1 200 OK\r\n\r\nrest", piece
+    )
     assert peer.connection.receive().read() == b"hello"
     assert peer.connection.receive().read() == b""
     assert peer.connection.receive().read() == b"rest"
@@ -143,7 +149,9 @@ def test_no_header_injection(peer: Peer) -> None:
         (500, b"", WharfieError, "the engine answers with status 500", None),
     ],
 )
-def test_errors(peer: Peer, status: int, body: bytes, kind: type[WharfieError], message: str, hint: str | None) -> None:
+def test_errors(  # noqa: PLR0917 - one column each
+    peer: Peer, status: int, body: bytes, kind: type[WharfieError], message: str, hint: str | None
+) -> None:
     peer.say(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body))
     error = error_of(peer.connection.receive())
     assert isinstance(error, kind)
@@ -152,10 +160,18 @@ def test_errors(peer: Peer, status: int, body: bytes, kind: type[WharfieError], 
 
 def test_query() -> None:
     assert query("/x") == "/x"
-    assert query("/x", a="b c&d", n=None, e="", f=False, t=True, i=0, many=["1", "2"]) == "/x?a=b%20c%26d&t=1&i=0&many=1&many=2"
+    assert (
+        query("/x", a="b c&d", n=None, e="", f=False, t=True, i=0, many=["1", "2"])
+        == "/x?a=b%20c%26d&t=1&i=0&many=1&many=2"
+    )
     assert escape("../ä") == "..%2F%C3%A4"
     assert escape("a/b:c@d", b"/:@") == "a/b:c@d"
 
 
 def test_values_of_a_stream() -> None:
-    assert list(values([b'{"a":1}\n{"b"', b":2}\n", b'{"c":3}', b'{"d":4}'])) == [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]
+    assert list(values([b'{"a":1}\n{"b"', b":2}\n", b'{"c":3}', b'{"d":4}'])) == [
+        {"a": 1},
+        {"b": 2},
+        {"c": 3},
+        {"d": 4},
+    ]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _CONFIG = (("hostname", "Hostname"), ("domainname", "Domainname"), ("user", "User"), ("workdir", "WorkingDir"),
            ("stop-signal", "StopSignal"), ("stop-timeout", "StopTimeout"))  # fmt: skip
 _HOST = (
-    ("blkio-weight", "BlkioWeight"), ("blkio-weight-device", "BlkioWeightDevice"), ("cap-add", "CapAdd"),
-    ("cap-drop", "CapDrop"), ("cgroup-parent", "CgroupParent"), ("cgroupns", "CgroupnsMode"), ("cidfile", "ContainerIDFile"),
+    ("blkio-weight", "BlkioWeight"), ("blkio-weight-device", "BlkioWeightDevice"),
+    ("cgroup-parent", "CgroupParent"), ("cgroupns", "CgroupnsMode"), ("cidfile", "ContainerIDFile"),
     ("cpu-count", "CpuCount"), ("cpu-percent", "CpuPercent"), ("cpu-period", "CpuPeriod"), ("cpu-quota", "CpuQuota"),
     ("cpu-rt-period", "CpuRealtimePeriod"), ("cpu-rt-runtime", "CpuRealtimeRuntime"), ("cpu-shares", "CpuShares"),
     ("cpus", "NanoCpus"), ("cpuset-cpus", "CpusetCpus"), ("cpuset-mems", "CpusetMems"),
@@ -58,6 +58,8 @@ def create_body(options: Options, image: str, command: list[str]) -> dict[str, A
                 host[key] = values[flag]
         _refuse(options)
         _streams(options, config)
+        if given & {"cap-add", "cap-drop"}:
+            _capabilities(options, host)
         if "entrypoint" in given:
             config["Entrypoint"] = [options.text("entrypoint")]
         if given & _LESS_COMMON:
@@ -76,8 +78,7 @@ def create_body(options: Options, image: str, command: list[str]) -> dict[str, A
                 raise InvalidArgument("--rm and --restart exclude each other", hint="drop one of them")
     else:
         _streams(options, config)
-    if host:
-        config["HostConfig"] = host
+    config["HostConfig"] = host  # also when empty: dockerd sets no defaults in a missing one
     return config
 
 
@@ -113,6 +114,23 @@ def _less_common(options: Options, config: dict[str, Any], host: dict[str, Any])
         for flag, key in _MAPS:
             if flag in given:
                 host[key] = pairs(options.items(flag), f"--{flag}", bare=flag == "annotation")
+
+
+def _capabilities(options: Options, host: dict[str, Any]) -> None:
+    """Full names; ALL swallows the others; what is added is not dropped."""
+
+    def names(flag: str) -> list[str]:
+        full = [
+            c.upper() if c.upper().startswith("CAP_") or c.upper() == "ALL" else f"CAP_{c.upper()}"
+            for c in options.items(flag)
+        ]
+        return ["ALL"] if "ALL" in full else sorted(set(full))
+
+    add, drop = names("cap-add"), names("cap-drop")
+    if add:
+        host["CapAdd"] = add
+    if drop := drop if drop == ["ALL"] else [c for c in drop if c not in add]:
+        host["CapDrop"] = drop
 
 
 def _streams(options: Options, config: dict[str, Any]) -> None:

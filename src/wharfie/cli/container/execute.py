@@ -43,7 +43,9 @@ def run(context: Context, options: Options, words: list[str]) -> int:
     body = _body(options, words[1:])
     tty, stdin = options.on("tty"), bool(body.get("AttachStdin"))
     if tty and stdin and not terminal.is_terminal(0):
-        raise InvalidArgument("-t: the input device is not a TTY", hint="leave out -t, or start it from a terminal")
+        raise InvalidArgument(
+            "-t: the input device is not a TTY", hint="leave out -t, or start it from a terminal", exit_code=1
+        )
     keys = detach_keys(options) if tty else ""
     if keys:
         body["DetachKeys"] = keys

@@ -63,9 +63,11 @@ def _need_terminal(body: dict[str, Any]) -> None:
     from wharfie.errdefs import InvalidArgument
 
     if body.get("AttachStdin") and not terminal.is_terminal(0):
-        raise InvalidArgument("-t: the input device is not a TTY", hint="leave out -t, or start it from a terminal")
+        raise InvalidArgument(
+            "-t: the input device is not a TTY", hint="leave out -t, or start it from a terminal", exit_code=1
+        )
     if size := terminal.size():
-        body.setdefault("HostConfig", {})["ConsoleSize"] = list(size)
+        body["HostConfig"]["ConsoleSize"] = list(size)
 
 
 def create(context: Context, options: Options, body: dict[str, Any]) -> str:
