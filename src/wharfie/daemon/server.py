@@ -13,13 +13,14 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from wharfie.daemon.api.router import API_VERSION_TEXT, Call, Router, namespace_of
 from wharfie.daemon.api.status import encode_error
+from wharfie.daemon.protocol import HttpServer
 from wharfie.errdefs import FailedPrecondition, InvalidArgument
 
 if TYPE_CHECKING:
@@ -36,11 +37,11 @@ class Server:
     def __init__(self, engine: Engine, router: Router) -> None:
         self._engine, self._router = engine, router
         self._runner: web.ServerRunner | None = None
-        self._made: list[str] = []
+        self._streaming: set[asyncio.Task[Any]] = set()
 
     async def open(self, sockets: Sequence[socket.socket]) -> None:
         """Answer on these listening sockets."""
-        server = web.Server(
+        server = HttpServer(
             self._handle,
             access_log=None,
             max_line_size=MAX_LINE,
@@ -55,7 +56,9 @@ class Server:
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
 
     async def close(self) -> None:
-        """Stop listening, let requests end for a while."""
+        """Stop listening, end streams, let other requests come to their end for a while."""
+        for task in list(self._streaming):
+            task.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -65,18 +68,30 @@ class Server:
             match = self._router.match(request.method, request.rel_url.raw_path)
             call = Call(self._engine, request, namespace_of(request), match.version, match.params)
             if match.route.streaming:
-                return await match.route.handler(call)
+                return await self._stream(match.route.handler(call))
             return await asyncio.shield(asyncio.ensure_future(match.route.handler(call)))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as e:
             status, body = encode_error(e)
-            return web.Response(
+            answer = web.Response(
                 body=body,
                 status=status,
                 content_type="application/json",
                 headers={"Api-Version": API_VERSION_TEXT, "Server": "Wharfie"},
             )
+            if getattr(request.protocol, "behind", None) is not None:
+                answer.force_close()  # what the client sent behind a refused upgrade is no request
+            return answer
+
+    async def _stream(self, handler: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._streaming.add(task)
+        try:
+            return await handler
+        finally:
+            self._streaming.discard(task)
 
 
 # --- sockets

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking a connection out of the HTTP server, to be handed to a shim (decisions 2).
 
-aiohttp knows `Upgrade: tcp` and stops parsing there; what the client sent behind its request waits in the protocol's
-tail. We stop reading, take that tail, write the answer's head ourselves and duplicate the descriptor; the transport is
-then closed by the server as after any answer, which for our copy means nothing.
+`protocol.Connection` has kept what the client sent behind its request. We stop reading, take that, write the answer's
+head ourselves and duplicate the descriptor; the transport is then closed by the server as after any answer, which for
+our copy means nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
+from wharfie.daemon.protocol import Connection
 from wharfie.errdefs import Unsupported
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
@@ -55,14 +56,13 @@ def take(request: web.BaseRequest, content_type: str, headers: dict[str, str]) -
     sock = transport.get_extra_info("socket")
     if sock is None or transport.get_extra_info("sslcontext") is not None:
         raise Unsupported("attach: this connection cannot be handed over")
-    protocol: Any = request.protocol
+    protocol = request.protocol
     upgrade = wants_upgrade(request)
     head = b""
     if not transport.is_closing():
         transport.pause_reading()
-    if upgrade:
-        head = bytes(protocol._message_tail)
-        protocol._message_tail = b""
+    if upgrade and isinstance(protocol, Connection) and protocol.behind:
+        head, protocol.behind = protocol.behind, b""
     lines = ["HTTP/1.1 101 UPGRADED"] if upgrade else ["HTTP/1.1 200 OK"]
     lines.append(f"Content-Type: {content_type}")
     lines += ["Connection: Upgrade", "Upgrade: tcp"] if upgrade else ["Connection: close"]

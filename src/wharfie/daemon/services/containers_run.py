@@ -347,8 +347,11 @@ class Runner:
         container.state.status = records.RESTARTING
         container.restart_timer = self._cs.engine.spawn(self._again(container, 0), f"restart-{container.short}")
 
-    def _stop_restarting(self, container: Container) -> bool:
-        """End a pending restart; whether there was one."""
+    async def _stop_restarting(self, container: Container) -> bool:
+        """End a pending restart; whether there was one. A start that is under way comes to its end first."""
+        if container.state.status == records.RESTARTING and container.starting:
+            async with container.lock:
+                pass
         if container.state.status != records.RESTARTING:
             return False
         if container.restart_timer is not None:
@@ -371,7 +374,7 @@ class Runner:
     async def kill(self, container: Container, signal: str) -> None:
         """Send a signal. Raises InvalidArgument (signal), Conflict (not running)."""
         number = parse_signal(signal) if signal else SIGKILL
-        if number == SIGKILL and self._stop_restarting(container):
+        if number == SIGKILL and await self._stop_restarting(container):
             return
         task = self.running_task(container)
         if number in {SIGKILL, self._stop_signal(container)}:
@@ -401,7 +404,7 @@ class Runner:
 
     async def stop(self, container: Container, timeout_s: int | None, signal: str = "", *, quiet: bool = False) -> bool:
         """Ask, wait, kill. False where it does not run. A timeout below 0 waits for ever."""
-        if self._stop_restarting(container):
+        if await self._stop_restarting(container):
             return True
         if not container.state.alive or container.task is None:
             container.state.stopped_by_user = container.state.stopped_by_user or container.state.started_once
