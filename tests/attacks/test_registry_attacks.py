@@ -364,7 +364,7 @@ def test_cve_2021_21285_malformed_manifests(stand: Stand, hostile: HostileRegist
 
 def test_html_is_no_registry(stand: Stand, hostile: HostileRegistry) -> None:
     hostile.rule("*", "/v2/", lambda a: a.reply(200, b"<html>login</html>", Content_Type="text/html"))
-    with pytest.raises(Unavailable, match="that is no registry"):
+    with pytest.raises(Unavailable, match="which is no manifest"):
         stand.pull(f"{hostile.host}/t/x:latest")
 
 

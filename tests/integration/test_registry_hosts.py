@@ -123,6 +123,13 @@ def test_head_is_not_understood(stand: Stand, hostile: HostileRegistry) -> None:
     assert stand.pull(hostile.add(IMAGE)).record.target.digest == IMAGE.digest
 
 
+@pytest.mark.parametrize("media_type", ["text/plain", "application/json", ""])
+def test_a_file_server_with_types_of_its_own(stand: Stand, hostile: HostileRegistry, media_type: str) -> None:
+    ref = hostile.add(IMAGE)
+    hostile.rule("*", "/v2/t/x/manifests/", lambda a: a.reply(200, IMAGE.manifest, Content_Type=media_type))
+    assert stand.pull(ref).record.target.media_type == "application/vnd.oci.image.manifest.v1+json"
+
+
 def test_dead_registry(stand: Stand) -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1: connection refused") as e:
         stand.pull("127.0.0.1:1/x:latest")

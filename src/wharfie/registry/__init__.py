@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registries: a client of the OCI distribution spec 1.1 (and Docker's, its ancestor). No state on disk.
 
-    client = Registry(RegistryOptions())                     # one per daemon: connection pools, tokens
-    repository = client.repository(reference, credentials)   # one per pull or push
+    registry = Registry(RegistryOptions())                   # one per daemon: connection pools, tokens
+    repository = registry.repository(reference, credentials) # one per pull or push
     descriptor = repository.resolve()                        # name -> Descriptor
     data = repository.manifest(descriptor)                   # small documents, verified
     stream = repository.fetch(descriptor, offset=n)          # blobs, from byte n; the caller verifies the digest
 
 `hosts` says where a registry is (containerd's `hosts.toml`), `transport` speaks HTTP (pools, proxies, redirects,
-retries), `auth` gets tokens, `client` pulls, `push` pushes, `errors` turns answers into errors people can act on.
+retries), `auth` gets tokens, `repository` pulls, `push` pushes, `errors` turns answers into errors people can act on;
+`client` is the door to all of them and costs nothing before the first request.
 
 Trust: a registry may lie in every byte. Documents have size limits and are verified here; blob bytes are counted here
 and verified by whoever stores them. Credentials are values of the caller; they go to the registry they are for, and to

@@ -1,35 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pulling: names to descriptors, descriptors to bytes. Spec: distribution-spec 1.1, "Pull"."""
+"""The client that a daemon keeps for all registries. Light: urllib3 (60 ms, 8 MB) is loaded by the first request."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
-from urllib.parse import urlencode, urlsplit
 
-import msgspec
-from urllib3 import exceptions as u3
-
-from wharfie.errdefs import DataLoss, FailedPrecondition, NotFound, Unavailable, Unsupported, WharfieError
 from wharfie.registry import Credentials, RegistryOptions
-from wharfie.registry.auth import Authorizer, LoginResult, TokenCache, verify
-from wharfie.registry.errors import Context, connection_error, drop, from_answer, quote, redact
-from wharfie.registry.hosts import Host, example_path, hosts_for
-from wharfie.registry.transport import Body, Request, Response, Transport, read_document
-from wharfie.spec.digest import hasher, is_digest, sha256
-from wharfie.spec.image import (
-    DOCKER_SCHEMA1,
-    INDEX_TYPES,
-    MANIFEST_TYPES,
-    MAX_DOCUMENT_BYTES,
-    Descriptor,
-)
-from wharfie.spec.reference import Reference
 
-ACCEPT = ", ".join((*sorted(INDEX_TYPES), *sorted(MANIFEST_TYPES), "*/*;q=0.1"))
-_SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, "application/vnd.docker.distribution.manifest.v1+json"})
-_T = TypeVar("_T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.registry.auth import LoginResult, TokenCache
+    from wharfie.registry.repository import Repository
+    from wharfie.registry.transport import Transport
+    from wharfie.spec.reference import Reference
 
 
 class Registry:
@@ -37,8 +20,25 @@ class Registry:
 
     def __init__(self, options: RegistryOptions | None = None) -> None:
         self.options = options or RegistryOptions()
-        self.transport = Transport(self.options)
-        self.tokens = TokenCache()
+        self._lock = threading.Lock()
+        self._shared: tuple[Transport, TokenCache] | None = None
+
+    @property
+    def transport(self) -> Transport:
+        return self._open()[0]
+
+    @property
+    def tokens(self) -> TokenCache:
+        return self._open()[1]
+
+    def _open(self) -> tuple[Transport, TokenCache]:
+        with self._lock:
+            if self._shared is None:
+                from wharfie.registry.auth import TokenCache
+                from wharfie.registry.transport import Transport
+
+                self._shared = (Transport(self.options), TokenCache())
+            return self._shared
 
     def repository(
         self,
@@ -49,275 +49,18 @@ class Registry:
         cancel: threading.Event | None = None,
     ) -> Repository:
         """One repository for one operation. Reads hosts.toml. Raises InvalidArgument (hosts.toml)."""
+        from wharfie.registry.repository import Repository
+
         return Repository(self, reference, credentials or Credentials(), operation=operation, cancel=cancel)
 
     def login(self, host: str, credentials: Credentials) -> LoginResult:
         """Check a login. Raises Unauthenticated, Unavailable, FailedPrecondition."""
+        from wharfie.registry.auth import verify
+
         return verify(self.transport, host, credentials)
 
     def close(self) -> None:
-        self.transport.close()
-
-
-class BlobStream:
-    """Bytes of one blob from `offset` on. `read` raises Unavailable where the connection breaks off; resume by range."""
-
-    def __init__(self, response: Response, context: Context, url: str, size_bytes: int, offset: int) -> None:
-        self.offset = offset
-        self._response = response
-        self._context = context
-        self._url = url
-        self._size_bytes = size_bytes
-
-    def read(self, n: int = -1, /) -> bytes:
-        left = self._size_bytes - self.offset
-        want = left if n < 0 else min(n, left)
-        if not want:
-            return b""
-        try:
-            data = self._response.read1(want, decode_content=False)
-        except (u3.HTTPError, OSError) as e:
-            self.close()
-            raise connection_error(self._context, self._url, e) from None
-        if not data:
-            self.close()
-            raise Unavailable(
-                f"{self._context.operation}: {self._context.registry} ended a blob after {self.offset} of {self._size_bytes} bytes"
-            )
-        self.offset += len(data)
-        if self.offset == self._size_bytes:
-            self._finish()
-        return data
-
-    def _finish(self) -> None:
-        """Give the connection back where the answer is known to end here; a body without end is cut."""
-        if self._response.length_remaining == 0:
-            self._response.release_conn()
-        else:
-            self.close()
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class Repository:
-    """One repository: its servers in order (mirrors first), and authorisation for each. Thread-safe."""
-
-    def __init__(
-        self,
-        registry: Registry,
-        reference: Reference,
-        credentials: Credentials,
-        *,
-        operation: str,
-        cancel: threading.Event | None,
-    ) -> None:
-        self.reference = reference
-        self.cancel = cancel
-        self.transport = registry.transport
-        dirs = registry.options.config_dirs
-        user = credentials.username or ("a token" if credentials else "")
-        self.context = Context(
-            f'{operation} "{reference.familiar()}"', reference.domain, example_path(reference.domain, dirs), user
-        )
-        self.hosts = hosts_for(reference.domain, dirs)
-        self._authorizers = {h: Authorizer(self.transport, registry.tokens, h, credentials) for h in self.hosts}
-        self._documents: dict[str, bytes] = {}
-
-    def resolve(self, target: str | None = None) -> Descriptor:
-        """Descriptor of the reference's digest or tag, or of `target` (a tag or digest in the same repository).
-
-        Raises: NotFound, Unauthenticated, PermissionDenied, Unavailable, Unsupported (schema 1), DataLoss.
-        """
-        name = target or self.reference.digest or self.reference.tag or "latest"
-        return self._first("resolve", lambda host: self._resolve(host, name))
-
-    def manifest(self, descriptor: Descriptor) -> bytes:
-        """The manifest or index a descriptor names, verified. Raises as `resolve` does."""
-        cached = self._documents.get(descriptor.digest)
-        if cached is None:
-            cached = self._first("pull", lambda host: self._get_manifest(host, descriptor.digest))[1]
-            self._documents[descriptor.digest] = cached
-        if descriptor.size and len(cached) != descriptor.size:
-            raise DataLoss(
-                f"{self.context.operation}: manifest {descriptor.digest} has {len(cached)} bytes, announced were {descriptor.size}"
-            )
-        return cached
-
-    def document(self, descriptor: Descriptor) -> bytes:
-        """A small blob (an image config), verified. Raises as `resolve` does."""
-        if descriptor.size > MAX_DOCUMENT_BYTES:
-            raise DataLoss(
-                f"{self.context.operation}: config {descriptor.digest} of {descriptor.size} bytes is larger than the {MAX_DOCUMENT_BYTES} that are accepted"
-            )
-        stream = self.fetch(descriptor)
-        parts = []
-        while part := stream.read():
-            parts.append(part)
-        return self._verified(b"".join(parts), descriptor.digest, "config")
-
-    def fetch(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
-        """Open a blob at byte `offset`. Its digest is not verified here.
-
-        Shapes: the stream ends after `descriptor.size` bytes whatever the registry sends behind them.
-        Raises: NotFound, DataLoss (another length is announced), Unauthenticated, PermissionDenied, Unavailable.
-        """
-        try:
-            return self._first("pull", lambda host: self._open_blob(host, descriptor, offset))
-        except NotFound:
-            for url in descriptor.urls or ():
-                stream = self._open_foreign(url, descriptor, offset)
-                if stream is not None:
-                    return stream
-            raise
-
-    def tags(self) -> list[str]:
-        """Tags of the repository, first page."""
-
-        def get(host: Host) -> list[str]:
-            url = self.url(host, "tags/list")
-            response = self.send(host, "GET", url)
-            if response.status != 200:
-                raise from_answer(self.context, response, what="no such repository")
-            try:
-                document = msgspec.json.decode(read_document(response, self.context, url, MAX_DOCUMENT_BYTES))
-                return [str(t) for t in document.get("tags") or ()]
-            except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, TypeError):
-                raise DataLoss(f"{self.context.operation}: {host.authority} sends no list of tags") from None
-
-        return self._first("resolve", get)
-
-    def url(self, host: Host, tail: str, query: dict[str, str] | None = None) -> str:
-        q = dict(query or {})
-        if not host.own:
-            q["ns"] = self.reference.domain
-        return f"{host.base}/{self.reference.path}/{tail}" + (f"?{urlencode(q)}" if q else "")
-
-    def send(
-        self,
-        host: Host,
-        method: str,
-        url: str,
-        headers: dict[str, str] | None = None,
-        *,
-        body: Body = None,
-        body_bytes: int | None = None,
-        actions: str = "pull",
-        more_scopes: tuple[str, ...] = (),
-    ) -> Response:
-        """One authorised request to a server of this repository."""
-        request = Request(host, method, url, headers or {}, {}, body, body_bytes)
-        scopes = (f"repository:{self.reference.path}:{actions}", *more_scopes)
-        return self._authorizers[host].send(request, self.context, scopes, self.cancel)
-
-    def _first(self, capability: str, ask: Callable[[Host], _T]) -> _T:
-        """Ask the servers in order; the registry's own answer counts where none of them can serve."""
-        failure: WharfieError | None = None
-        for host in self.hosts:
-            if capability not in host.capabilities:
-                continue
-            try:
-                return ask(host)
-            except WharfieError as e:
-                if host.own or failure is None:
-                    failure = e
-                if host.own and not isinstance(e, NotFound | Unavailable | FailedPrecondition):
-                    break
-        if failure is None:
-            raise FailedPrecondition(
-                f"{self.context.operation}: {self.context.config} gives no server the capability {capability!r}"
-            )
-        raise failure
-
-    def _resolve(self, host: Host, name: str) -> Descriptor:
-        url = self.url(host, f"manifests/{name}")
-        response = self.send(host, "HEAD", url, {"Accept": ACCEPT})
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        digest = name if is_digest(name) else response.headers.get("Docker-Content-Digest", "")
-        length = response.headers.get("Content-Length", "")
-        drop(response)
-        # A HEAD answer has no body to say why, and not every registry answers HEAD fully: a GET settles both.
-        if response.status != 200 or not is_digest(digest) or not length.isdigit() or not media_type:
-            media_type, data, digest = self._get_manifest(host, name)
-            self._documents[digest] = data
-            length = str(len(data))
-        self._check_type(media_type, host)
-        return Descriptor(media_type, digest, int(length))
-
-    def _get_manifest(self, host: Host, name: str) -> tuple[str, bytes, str]:
-        """(media type, bytes, digest), verified where `name` is a digest."""
-        url = self.url(host, f"manifests/{name}")
-        response = self.send(host, "GET", url, {"Accept": ACCEPT})
-        if response.status != 200:
-            raise from_answer(self.context, response)
-        media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        data = read_document(response, self.context, url, MAX_DOCUMENT_BYTES)
-        self._check_type(media_type, host)
-        announced = response.headers.get("Docker-Content-Digest", "")
-        digest = name if is_digest(name) else announced if is_digest(announced) else sha256(data)
-        return media_type, self._verified(data, digest, "manifest"), digest
-
-    def _check_type(self, media_type: str, host: Host) -> None:
-        if media_type in _SCHEMA1_TYPES:
-            raise Unsupported(
-                f"{self.context.operation}: it is a schema 1 image, a format given up in 2017",
-                hint="push it again with a current docker, podman or wharfie",
-            )
-        if media_type in {"text/html", "text/plain"}:
-            raise Unavailable(
-                f"{self.context.operation}: {host.authority} answers with {media_type}: that is no registry"
-            )
-
-    def _verified(self, data: bytes, digest: str, kind: str) -> bytes:
-        h = hasher(digest)
-        h.update(data)
-        if not digest.endswith(h.hexdigest()):
-            raise DataLoss(
-                f"{self.context.operation}: {kind} {digest} arrives with the digest {digest.partition(':')[0]}:{h.hexdigest()}",
-                hint="the registry, a mirror or a proxy on the way changed it",
-            )
-        return data
-
-    def _open_blob(self, host: Host, descriptor: Descriptor, offset: int) -> BlobStream:
-        url = self.url(host, f"blobs/{descriptor.digest}")
-        headers = {"Range": f"bytes={offset}-{descriptor.size - 1}"} if offset else {}
-        response = self.send(host, "GET", url, headers)
-        return self._stream(response, url, descriptor, offset)
-
-    def _stream(self, response: Response, url: str, descriptor: Descriptor, offset: int) -> BlobStream:
-        if response.status not in {200, 206}:
-            raise from_answer(self.context, response, what=f"no blob {descriptor.digest}")
-        start = 0
-        if response.status == 206:
-            start = _range_start(response.headers.get("Content-Range", ""))
-        length = response.headers.get("Content-Length", "")
-        if start not in {0, offset} or (length.isdigit() and start + int(length) != descriptor.size):
-            drop(response)
-            raise DataLoss(
-                f"{self.context.operation}: blob {descriptor.digest} of {descriptor.size} bytes is announced with {quote(length)} from byte {start}"
-            )
-        stream = BlobStream(response, self.context, url, descriptor.size, start)
-        while stream.offset < offset:  # the server does not know ranges: read past what is there already
-            stream.read(min(1 << 20, offset - stream.offset))
-        return stream
-
-    def _open_foreign(self, url: str, descriptor: Descriptor, offset: int) -> BlobStream | None:
-        """A layer that lives elsewhere (Windows base layers). Anonymous, TLS only: the URL is the image author's choice."""
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.username:
-            raise FailedPrecondition(
-                f"{self.context.operation}: layer {descriptor.digest} lives at {redact(url)}, not at an https URL"
-            )
-        host = Host(parts.netloc, "https", parts.netloc, own=False)
-        headers = {"Range": f"bytes={offset}-{descriptor.size - 1}"} if offset else {}
-        response = self.transport.send(Request(host, "GET", url, headers), self.context, self.cancel)
-        if response.status not in {200, 206}:
-            drop(response)
-            return None
-        return self._stream(response, url, descriptor, offset)
-
-
-def _range_start(content_range: str) -> int:
-    unit, _, rest = content_range.partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdigit() else -1
+        with self._lock:
+            shared, self._shared = self._shared, None
+        if shared is not None:
+            shared[0].close()

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from wharfie.errdefs import DataLoss, FailedPrecondition, Unavailable
-from wharfie.registry.client import Repository
 from wharfie.registry.errors import drop, from_answer, redact
 from wharfie.registry.hosts import Host
+from wharfie.registry.repository import Repository
 from wharfie.registry.transport import Response, wait
 from wharfie.spec.image import Descriptor
 
@@ -130,8 +130,14 @@ class Upload:
         return self._checked(urljoin(url, response.headers["Location"]))
 
     def _checked(self, location: str) -> str:
-        """An upload may go to another host (a storage service), but not out of TLS."""
-        if self._host.scheme == "https" and urlsplit(location).scheme != "https":
+        """An upload may go to another host (a storage service), but not out of TLS.
+
+        A registry behind a TLS proxy often thinks that it is plain HTTP; on its own host that is put right.
+        """
+        parts = urlsplit(location)
+        if self._host.scheme == "https" and parts.scheme != "https":
+            if parts.hostname == urlsplit(f"//{self._host.authority}").hostname:
+                return parts._replace(scheme="https", netloc=self._host.authority).geturl()
             raise FailedPrecondition(
                 f"{self._context.operation}: {self._host.authority} wants the upload sent without TLS to {redact(location)}"
             )

@@ -19,10 +19,13 @@ from typing import NamedTuple
 
 from wharfie.content import Store, Writer
 from wharfie.errdefs import Cancelled, DataLoss, ResourceExhausted, Unavailable, WharfieError
-from wharfie.registry.client import Repository
 from wharfie.snapshots import LayerInfo, Snapshotter
 from wharfie.spec.image import LAYER_COMPRESSION, Descriptor
 from wharfie.transfer import Phase, Progress, ProgressCallback, Unpacker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.registry.repository import Repository
 
 if sys.platform == "linux":
     from fcntl import F_SETPIPE_SZ, fcntl

@@ -27,7 +27,7 @@ from wharfie.images.walk import (
     wrong_platform,
 )
 from wharfie.registry import Credentials
-from wharfie.registry.client import Registry, Repository
+from wharfie.registry.client import Registry
 from wharfie.snapshots import Snapshotter
 from wharfie.spec.image import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Descriptor
 from wharfie.spec.platform import Platform, host_platform, match_rank
@@ -36,6 +36,10 @@ from wharfie.transfer import Lease, Leases, Phase, Progress, ProgressCallback, U
 from wharfie.transfer.layers import Layer, Layers
 from wharfie.transfer.throttle import Throttle
 from wharfie.transfer.unpack import assemble
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.registry.repository import Repository
 
 PARALLEL_LAYERS = 3
 MAX_TRIED = 32

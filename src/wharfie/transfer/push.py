@@ -19,12 +19,15 @@ from wharfie.images import KIND_BLOB, ImageRecords
 from wharfie.images.walk import lives_elsewhere, references, travelling
 from wharfie.registry import Credentials
 from wharfie.registry.client import Registry
-from wharfie.registry.push import Upload
 from wharfie.spec.image import MAX_DOCUMENT_BYTES, Descriptor
 from wharfie.spec.platform import Platform
 from wharfie.spec.reference import Reference, parse_reference
 from wharfie.transfer import Phase, Progress, ProgressCallback
 from wharfie.transfer.throttle import Throttle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.registry.push import Upload
 
 PARALLEL_BLOBS = 5
 
@@ -73,6 +76,8 @@ class Pusher:
         cancel = cancel or threading.Event()
         tell = Throttle(progress or (lambda _: None))
         repository = self._registry.repository(reference, credentials, operation="push", cancel=cancel)
+        from wharfie.registry.push import Upload
+
         upload = Upload(repository)
         name_shown = reference.familiar()
         plan = travelling(self._store, target, platform, operation=repository.context.operation, name=name_shown)
