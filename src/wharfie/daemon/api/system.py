@@ -35,7 +35,7 @@ async def _df(call: Call) -> web.StreamResponse:
     return call.json(await system_df.document(call.engine, call.namespace, kinds, call.version))
 
 
-async def _build(call: Call) -> web.StreamResponse:
+async def _build(_call: Call) -> web.StreamResponse:
     raise Unsupported(
         "build image: the builder is not there yet",
         hint="build with buildah or BuildKit, then `load` the archive or `pull` from a registry",
@@ -50,7 +50,7 @@ async def _no_plugins(call: Call) -> web.StreamResponse:
     return call.json([])
 
 
-async def _no_swarm(call: Call) -> web.StreamResponse:
+async def _no_swarm(_call: Call) -> web.StreamResponse:
     raise Unavailable(
         "This node is not a swarm manager: this engine has no swarm",
         hint="Kubernetes is the way past one machine",

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 
 import msgspec
 
-from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted
 from wharfie.fsutil.beneath import create_file_in_root, mkdirs_in_root, open_in_root
 from wharfie.linux import mountapi, namespaces, process
 from wharfie.mount import Mount
@@ -129,6 +129,8 @@ def refused(operation: str, path: str, e: OSError) -> Exception:
     text = f"{operation} {path!r}: {e.strerror}"
     if e.errno == errno.ENOENT:
         return NotFound(f"{operation}: Could not find the file {path} in the container")
+    if e.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ResourceExhausted(text, hint="make room on the disk that holds the engine's root, or in the volume")
     if e.errno == errno.EROFS:
         return PermissionDenied(
             f"{operation} {path!r}: container rootfs or volume is marked read-only",

@@ -129,6 +129,9 @@ class Unpacker:
             _attributes(fd, entry, owner)
             stamp = entry.mtime_s * 10**9 + entry.mtime_ns
             os.utime(fd, ns=(stamp, stamp))
+        except BaseException:
+            remove(at, name)  # half a file is worse than none
+            raise
         finally:
             os.close(fd)
 

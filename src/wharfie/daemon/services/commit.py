@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -18,7 +19,7 @@ from wharfie.daemon.services.container import Container
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.specgen import merge_config
 from wharfie.daemon.state import Engine
-from wharfie.errdefs import NotFound
+from wharfie.errdefs import NotFound, ResourceExhausted
 from wharfie.images import DANGLING_PREFIX, Ref
 from wharfie.images.making import NewLayer, add_layer, commit_image
 from wharfie.images.walk import Image, image_refs, open_image, references
@@ -141,20 +142,19 @@ async def _layer(engine: Engine, container: Container, keep: Any) -> NewLayer | 
         with os.fdopen(reader_fd, "rb", buffering=0) as stream:
             return add_layer(engine.content, stream, keep)
 
-    stored = engine.loop.run_in_executor(engine.pools.transfer, store)
+    stored = asyncio.ensure_future(engine.transfer(store))
     try:
-        await engine.tasks.worker("changes-layer", _request(engine, container), [writer_fd])
-    finally:
-        os.close(writer_fd)
-        if not stored.done():
-            await _quiet(stored)
+        try:
+            await engine.tasks.worker("changes-layer", _request(engine, container), [writer_fd])
+        finally:
+            os.close(writer_fd)
+    except BaseException:
+        await asyncio.wait({stored})
+        if not stored.cancelled() and isinstance(stored.exception(), ResourceExhausted):
+            await stored  # why the worker could not write on
+        raise
     layer = await stored
     return None if layer.size_bytes <= EMPTY_TAR_BYTES else layer
-
-
-async def _quiet(future: Any) -> None:
-    with contextlib.suppress(Exception):
-        await future
 
 
 def _base(images: Images, manifest: str) -> Image:

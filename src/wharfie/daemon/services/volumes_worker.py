@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from wharfie.daemon.services.archive_unpack import remove
-from wharfie.errdefs import FailedPrecondition
+from wharfie.errdefs import FailedPrecondition, ResourceExhausted
 from wharfie.fsutil.beneath import open_in_root
 from wharfie.mount import Mount
 from wharfie.mount.detached import open_tree
@@ -67,10 +67,20 @@ def copy_up(args: bytes, _fds: Sequence[int]) -> bytes:
     root = open_tree(request.rootfs, read_only=True, idmap=False)
     try:
         for target, directory, alone in request.jobs:
-            _fill(root, target, directory, alone=alone)
+            try:
+                _fill(root, target, directory, alone=alone)
+            except OSError as e:
+                raise _failed(directory, e) from e
     finally:
         os.close(root)
     return b""
+
+
+def _failed(directory: str, e: OSError) -> Exception:
+    text = f"fill volume directory {directory!r} from the image: {e.strerror}"
+    if e.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return ResourceExhausted(text, hint="make room on the disk that holds the volumes, or mount it with nocopy")
+    return OSError(e.errno, text, e.filename)
 
 
 def _fill(root: int, target: str, directory: str, *, alone: bool) -> None:
