@@ -147,6 +147,7 @@ def test_malformed_environment(entry: str) -> None:
         ({"ExposedPorts": {"1/tcp": {}}, "HostConfig": {"NetworkMode": "container:y"}}, InvalidArgument),
         ({"HostConfig": {"NetworkMode": "container:y", "Dns": ["1.1.1.1"]}}, InvalidArgument),
         ({"Hostname": "x", "HostConfig": {"UTSMode": "host"}}, InvalidArgument),
+        ({"NetworkDisabled": True, "HostConfig": {"NetworkMode": "host"}}, InvalidArgument),
         ({"Hostname": "a b"}, InvalidArgument),
         ({"Hostname": "a\n127.0.0.1 evil"}, InvalidArgument),
         ({"Hostname": "x" * 65}, InvalidArgument),
@@ -220,6 +221,13 @@ def test_capabilities_that_the_engine_has_not_got() -> None:
     validate(body(add), None, host)
     with pytest.raises(FailedPrecondition):
         validate(body({**add, "UsernsMode": "host"}), None, host)
+
+
+def test_relabelling_waits_for_selinux_support() -> None:
+    """CVE-2021-43816: nothing is relabelled. Without SELinux there is nothing to do."""
+    assert validate(body({"Binds": ["/a:/a:z"], "NetworkMode": "none"}), None, HOST) == []
+    with pytest.raises(Unsupported):
+        validate(body({"Binds": ["/a:/a:Z"]}), None, HOST._replace(lsm=frozenset({"selinux"})))
 
 
 def test_init() -> None:

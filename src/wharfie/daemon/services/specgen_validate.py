@@ -100,6 +100,8 @@ def check_network(body: ContainerCreateBody) -> list[str]:
         if shared or mode == "host":
             raise InvalidArgument(f"publish ports: this conflicts with --network={mode}", hint="leave -p out")
         raise Unsupported("publish ports: networks are not there yet", hint="--network=host has the host's ports")
+    if body.network_disabled and (shared or mode == "host"):
+        raise InvalidArgument(f"disable the network: this contradicts --network={mode}")
     if h.links:
         raise Unsupported("link containers: links are not supported", hint="use --network=container:<name>")
     if body.mac_address:
@@ -185,6 +187,8 @@ def validate(body: ContainerCreateBody, image: ContainerConfig | None, host: Hos
     for request in parse_mounts(body, config):
         if request.driver not in {"", "local"}:
             raise Unsupported(f"use volume driver {request.driver!r}: only local is there")
+        if request.label and "selinux" in host.lsm:
+            raise Unsupported(f"relabel {request.source!r}: SELinux labels are not supported yet", hint="leave z out")
     return warnings + check_resources(h, host)
 
 
