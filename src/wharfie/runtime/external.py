@@ -24,6 +24,7 @@ import msgspec
 
 from wharfie.errdefs import FailedPrecondition, NotFound, PermissionDenied, WharfieError
 from wharfie.fsutil import atomic
+from wharfie.fsutil.sockets import short_name
 from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.mount.attached import mount_all, unmount
@@ -93,7 +94,8 @@ class ExternalEngine:
             else:
                 mounts.append(m)
         root = Root(path, readonly=spec.root is not None and spec.root.readonly)
-        return msgspec.structs.replace(spec, root=root, mounts=mounts)
+        # crun 1.8 refuses a version that it doesn't know; what we write is understood since 1.0
+        return msgspec.structs.replace(spec, oci_version="1.0.2", root=root, mounts=mounts)
 
     @staticmethod
     def _attach_idmapped(
@@ -127,10 +129,9 @@ class ExternalEngine:
         path = f"{self._work}/console"
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         stack.callback(listener.close)
-        directory = os.open(self._work, os.O_RDONLY)
-        stack.callback(os.close, directory)
+        with short_name(path) as name:
+            listener.bind(name)
         stack.callback(os.unlink, path)
-        listener.bind(f"/proc/self/fd/{directory}/console")  # sun_path holds 108 bytes, state directories are longer
         listener.listen(1)
         listener.settimeout(10)
         return listener

@@ -16,6 +16,7 @@ import msgspec
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, Unsupported
 from wharfie.fsutil import atomic
+from wharfie.fsutil.sockets import short_name
 from wharfie.linux import process
 from wharfie.runtime import Started, Stdio
 from wharfie.runtime.cli.flags import Flags, size_bytes
@@ -125,9 +126,10 @@ def send_console(path: str, master: int) -> None:
     """The pty's other end goes to whoever waits at the console socket (runc's docs/terminals.md)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
         try:
-            s.connect(path)
+            with short_name(path) as name:
+                s.connect(name)
         except OSError as e:
-            raise FailedPrecondition(f"connect to console socket `{path}`: {e.strerror}") from e
+            raise FailedPrecondition(f"connect to console socket `{path}`: {e.strerror or e}") from e
         socket.send_fds(s, [b"/dev/ptmx"], [master])
 
 

@@ -18,13 +18,15 @@ import signal as signals
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import msgspec
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, WharfieError
+from wharfie.fsutil.sockets import short_name
 from wharfie.linux import namespaces as ns
 from wharfie.linux import process
-from wharfie.linux.openat2 import O_DIRECTORY, O_PATH
 from wharfie.mount import Mount
 from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
@@ -79,7 +81,7 @@ class LinuxEngine:
         """Reach the gate of a created container, so that `start` can open it."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with _short(gate_path) as name:
+            with short_name(gate_path) as name:
                 sock.connect(name)
         except OSError as e:
             sock.close()
@@ -273,6 +275,7 @@ class LinuxEngine:
         if self.cgroup.frozen():
             raise FailedPrecondition(f"exec in container `{self._id()}`: it is paused", hint="unpause it first")
         what = f"exec in container `{self._id()}`"
+        process_ = _inherit(process_, p.spec.process)
         planned = plan_process(process_, seccomp=p.process.seccomp, seccomp_flags=p.process.seccomp_flags)
         with ExitStack() as stack:
             fds = _stdio(stdio, p._replace(process=planned), stack)
@@ -360,6 +363,20 @@ class LinuxEngine:
                 self.warnings.append(e.message)
 
 
+def _inherit(document: Process, first: Process | None) -> Process:
+    """What an exec document leaves out comes from the container's first process, as in runc."""
+    if first is None:
+        return document
+    return msgspec.structs.replace(
+        document,
+        capabilities=document.capabilities or first.capabilities,
+        rlimits=document.rlimits or first.rlimits,
+        no_new_privileges=document.no_new_privileges or first.no_new_privileges,
+        apparmor_profile=document.apparmor_profile or first.apparmor_profile,
+        selinux_label=document.selinux_label or first.selinux_label,
+    )
+
+
 class _Mover:
     """Moves the child into its cgroup beside the main thread; the move sleeps in the kernel without the GIL."""
 
@@ -409,20 +426,10 @@ def _ended(pidfd: int, timeout_s: float = 0) -> bool:
     return bool(poll.poll(timeout_s * 1000))
 
 
-@contextmanager
-def _short(path: str) -> Iterator[str]:
-    """A name for a socket that fits sun_path's 108 bytes: dockerd's state directories don't."""
-    directory = os.open(os.path.dirname(path), O_PATH | O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
-    finally:
-        os.close(directory)
-
-
 def _listen(path: str, stack: ExitStack) -> socket.socket:
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     stack.callback(gate.close)
-    with _short(path) as name:
+    with short_name(path) as name:
         gate.bind(name)
     os.chmod(path, 0o600)
     gate.listen(1)

@@ -172,11 +172,11 @@ def find_program(plan: ProcessPlan) -> bytes:
             continue
     if denied:
         raise PermissionDenied(
-            f"run `{shown}`: permission denied", hint="it is there, but cannot be executed (chmod +x)"
+            f"exec `{shown}`: permission denied", hint="it is there, but cannot be executed (chmod +x)"
         )
     if b"/" in name:
-        raise NotFound(f"run `{shown}`: no such file or directory")
-    raise NotFound(f"run `{shown}`: executable file not found in $PATH")
+        raise NotFound(f"exec `{shown}`: no such file or directory")
+    raise NotFound(f"exec `{shown}`: executable file not found in $PATH")
 
 
 def become(plan: ProcessPlan, available: int) -> None:
@@ -221,10 +221,10 @@ def execute(path: bytes, plan: ProcessPlan) -> None:
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotFound(
-                f"run `{shown}`: {e.strerror}", hint="its interpreter or dynamic loader may be missing"
+                f"exec `{shown}`: {e.strerror}", hint="its interpreter or dynamic loader may be missing"
             ) from e
         if e.errno in (errno.EACCES, errno.ENOEXEC, errno.EPERM, errno.EISDIR, errno.ELOOP):
-            raise PermissionDenied(f"run `{shown}`: {e.strerror}") from e
+            raise PermissionDenied(f"exec `{shown}`: {e.strerror}") from e
         raise OSError(e.errno, f"execve: {e.strerror}", shown) from None
 
 
