@@ -19,6 +19,7 @@ import pytest
 
 from conftest import need
 from harness import images
+from harness.registry import Registry as DockerRegistry
 from integration.layers_only import Stand
 from wharfie.images.loading import Loaded, load
 from wharfie.images.making import add_layer, commit_image
@@ -27,6 +28,7 @@ from wharfie.images.walk import references
 from wharfie.spec.image import ContainerConfig
 from wharfie.spec.platform import parse_platform
 from wharfie.spec.reference import parse_reference
+from wharfie.transfer.push import Pusher
 from wharfie.transfer.unpack import InProcessUnpacker, unpack_image
 
 pytestmark = pytest.mark.peer
@@ -223,3 +225,43 @@ def test_saved_then_pushed_by_skopeo_then_pulled(stand: Stand, tmp_path: Path, r
     fresh = Stand(tmp_path / "fresh")
     assert fresh.pull(target, platform=parse_platform("linux/amd64")).record.target.digest == item.target.digest
     fresh.close()
+
+
+def pull_and_compare(ref: str, root: Path) -> None:
+    fresh = Stand(root)
+    result = fresh.pull(ref, platform=parse_platform("linux/amd64"))
+    assert result.image.diff_ids == [images.digest(t) for t in TARS]
+    assert [fresh.layers.layers[d] for d in result.image.diff_ids] == TARS
+    fresh.close()
+
+
+def push(stand: Stand, item: SaveItem, ref: str) -> None:
+    stand.records.put(ref, item.target)
+    Pusher(stand.registry, stand.content).push(parse_reference(ref), stand.records)
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_dockerd_by_registry(
+    stand: Stand, tmp_path: Path, dockerd: Callable[..., str], registry: DockerRegistry
+) -> None:
+    ours, theirs = f"{registry.host}/peers/ours:1", f"{registry.host}/peers/dockerd:1"
+    push(stand, make(stand), ours)
+    dockerd("pull", "-q", ours)
+    assert json.loads(dockerd("image", "inspect", ours))[0]["RootFS"]["Layers"] == [images.digest(t) for t in TARS]
+    dockerd("tag", ours, theirs)
+    dockerd("push", "-q", theirs)
+    pull_and_compare(theirs, tmp_path / "fresh")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("form", ["oci gzip", "oci zstd", "v2s2 gzip"])
+def test_podman_by_registry(
+    stand: Stand, tmp_path: Path, podman: Callable[..., str], registry: DockerRegistry, form: str
+) -> None:
+    kind, packed = form.split()
+    ours, theirs = f"{registry.host}/peers/ours:2", f"{registry.host}/peers/podman:{form.replace(' ', '-')}"
+    push(stand, make(stand), ours)
+    podman("pull", "-q", "--tls-verify=false", ours)
+    podman("push", "-q", "--tls-verify=false", "--format", kind, "--compression-format", packed, ours, theirs)
+    pull_and_compare(theirs, tmp_path / "fresh")
