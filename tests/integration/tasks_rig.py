@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +35,7 @@ USERNS_BASE = 1_000_000
 def busybox_root() -> str:
     """A directory with busybox, made once a process; /var/tmp keeps it away from tmpfs."""
     root = tempfile.mkdtemp(prefix="wh-root-", dir="/var/tmp")
+    atexit.register(shutil.rmtree, root)
     subprocess.run(["tar", "-C", root, "-xf", "-"], input=images.busybox_tar(), check=True)
     return root
 
@@ -81,7 +84,7 @@ class RealRig(Rig):
         **kw,
     ):
         self._count += 1
-        container_id = container_id or f"c{self._count}"
+        container_id = container_id or f"{self.base.name}-{self._count}"
         bundle = self.base / container_id
         for name in ("rootfs", "up", "work"):
             (bundle / name).mkdir(parents=True, exist_ok=True)

@@ -68,10 +68,10 @@ class Loop:
         """Once the callbacks of this round have run."""
         self._soon.append(callback)
 
-    def on_child(self, callback: Callable[[], None]) -> None:
-        """Call back when children may have ended."""
+    def on_signal(self, number: int, callback: Callable[[], None]) -> None:
+        """Call back, in the loop's own time, when a signal has come (SIGCHLD: children may have ended)."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
         def woken(_: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 
 from wharfie import logs
@@ -152,7 +153,7 @@ def serve(args: bytes, fds: Sequence[int]) -> None:
             finish()
 
     server.idle = abandoned
-    loop.on_child(container.reap)
+    loop.on_signal(signal.SIGCHLD, container.reap)
     ops = container_ops(container, finish)
     server.listen_ttrpc(listener, service.handle)
     server.listen_private(private_listener, ops)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 from wharfie.shim.container import Container
 from wharfie.shim.events import CommandPublisher, NoPublisher, TtrpcPublisher
@@ -25,7 +26,7 @@ def serve(flags: dict[str, str], listener: socket.socket) -> None:
     publisher = _publisher(loop, flags)
     container = Container(loop, flags["namespace"], flags["id"], publisher.publish, exit_file=False)
     service = TaskService(container, loop.stop)
-    loop.on_child(container.reap)
+    loop.on_signal(signal.SIGCHLD, container.reap)
     ShimServer(loop).listen_ttrpc(listener, service.handle)
     loop.run()
     publisher.settle(_SETTLE_S)

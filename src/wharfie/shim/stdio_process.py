@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 from typing import Any
 
@@ -115,7 +116,7 @@ def fifo_path(run_directory: str, exec_id: str, name: str) -> str:
 
 
 def serve(args: bytes, fds: Sequence[int]) -> None:
-    """Args: JSON {run, log, terminal, stdin_open, stdin_once, attach}; fds: listener, first connection, clients."""
+    """Args: JSON {run, id, log, terminal, stdin_open, stdin_once, attach}; fds: listener, first connection, clients."""
     document = json.loads(args)
     loop = Loop()
     log = document["log"]
@@ -132,8 +133,9 @@ def serve(args: bytes, fds: Sequence[int]) -> None:
     for one, fd in zip(document["attach"], fds[2:], strict=True):
         init.attach(attach_request(one, fd))
     stdio.open_fifos("", terminal=document["terminal"], stdin=document["stdin_open"])
-    _keep_shim_log(loop, f"{document['run']}/b/log")
+    _keep_shim_log(loop, f"{document['run']}/{document['id']}/log")
     write_identity(document["run"], "stdio")
+    loop.on_signal(signal.SIGTERM, stdio.finish)
     server.listen_private(socket.socket(fileno=fds[0]), stdio.ops())
     server.serve_private(socket.socket(fileno=fds[1]), stdio.ops())
     loop.run()

@@ -12,7 +12,7 @@ import time
 
 from wharfie.errdefs import WharfieError
 from wharfie.fsutil import atomic
-from wharfie.linux.mountapi import MNT_DETACH, umount2
+from wharfie.shim.sweep_others import end_stdio, sweep_external, sweep_foreign, unmount_below
 from wharfie.spec.runtime import decode_spec
 
 TYPE_CHECKING = False
@@ -24,10 +24,13 @@ _DEADLINE_S = 10.0
 
 
 def sweep(args: bytes, fds: Sequence[int]) -> bytes:
-    """Args: JSON {namespace, id, run, bundle, state}. Kills the container, removes cgroup, mounts and run directory."""
+    """Args: JSON {namespace, id, run, bundle, state, record}. Kills the container, removes cgroup, mounts and run directory."""
     a = json.loads(args)
+    sweep_foreign(a["run"], a["namespace"], a["id"], a["state"])
     sweep_bundle(a["bundle"], f"{a['state']}/rootfs/{a['namespace']}/{a['id']}")
-    if os.path.isdir(a["bundle"]) and not os.path.exists(f"{a['bundle']}/exit.json"):
+    sweep_external(a["run"], a["id"])
+    end_stdio(a["run"])
+    if a["record"] and os.path.isdir(a["bundle"]) and not os.path.exists(f"{a['bundle']}/exit.json"):
         document = {
             "exit_status": _KILLED, "exited_at_s": time.time(), "oom": False, "pid": 0, "error": "supervisor died",
         }  # fmt: skip
@@ -41,7 +44,7 @@ def sweep_bundle(bundle: str, *mounted: str) -> None:
     cgroup = _cgroup_path(bundle)
     if cgroup:
         remove_cgroup(cgroup)
-    _unmount_below(f"{bundle}/rootfs", *mounted)
+    unmount_below(f"{bundle}/rootfs", *mounted)
 
 
 def _cgroup_path(bundle: str) -> str:
@@ -107,11 +110,3 @@ def _hierarchies() -> list[str]:
     with open("/proc/self/mountinfo") as f:
         lines = [line.split() for line in f]
     return [line[4] for line in lines if line[line.index("-") + 1] in ("cgroup", "cgroup2")]
-
-
-def _unmount_below(*paths: str) -> None:
-    with open("/proc/self/mountinfo") as f:
-        mounted = [line.split()[4].encode().decode("unicode_escape") for line in f]
-    for mount in reversed(mounted):
-        if any(mount == p or mount.startswith(p + "/") for p in paths):
-            umount2(mount, MNT_DETACH)

@@ -42,11 +42,14 @@ def check_request(request: CreateRequest) -> None:
             )
 
 
-def foreign_bundle(bundle: str, run: str) -> None:
-    """A bundle directory for the shim alone, `<run>/b`: it wants a fifo `log` where ours keeps a directory."""
-    os.makedirs(f"{run}/b/rootfs", mode=0o711)
-    shutil.copy(f"{bundle}/config.json", f"{run}/b/config.json")
-    os.mkfifo(f"{run}/b/log", 0o600)
+def foreign_bundle(bundle: str, path: str) -> None:
+    """A bundle directory for the shim alone: it wants a fifo `log` where ours keeps a directory.
+
+    `path` is `<run directory>/<id>`: containerd's shims take the last part for the id.
+    """
+    os.makedirs(f"{path}/rootfs", mode=0o711)
+    shutil.copy(f"{bundle}/config.json", f"{path}/config.json")
+    os.mkfifo(f"{path}/log", 0o600)
 
 
 class ForeignTask(ShimTask):

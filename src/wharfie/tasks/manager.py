@@ -74,22 +74,28 @@ class Manager:
             raise
         try:
             if isinstance(task, ForeignTask):
-                await task.create_from(request, _create_message(request, f"{run}/b"))
+                await task.create_from(request, _create_message(request, f"{run}/{request.container_id}"))
             else:
                 await task.create(_create_message(request, request.bundle))
         except BaseException as e:
-            await asyncio.shield(task.abandon())
-            shutil.rmtree(run, ignore_errors=True)
+            await asyncio.shield(self._give_up(task, run))
             if isinstance(e, Unavailable):
                 raise Unavailable(f"create task {request.container_id!r}: its shim was killed") from e
             raise
         self._keep(task)
         return task
 
+    async def _give_up(self, task: ShimTask, run: str) -> None:
+        """A create that failed leaves nothing; where the shim was killed, its half of the work is undone here."""
+        await task.abandon()
+        if os.path.exists(run):
+            await self._sweep(task.namespace, task.container_id, run, task.bundle, record=False)
+
     async def _fork_shim(self, request: CreateRequest, run: str) -> ShimTask:
         with contextlib.ExitStack() as stack:
             with open(f"{run}/bundle", "w") as f:
                 f.write(request.bundle)
+            request = self._with_root(request, run)
             listeners = [
                 stack.enter_context(sockets.listen(run, sockets.TTRPC, socket.SOCK_STREAM)),
                 stack.enter_context(sockets.listen(run, sockets.PRIVATE, socket.SOCK_SEQPACKET)),
@@ -122,7 +128,7 @@ class Manager:
         self._events.open()
         with open(f"{run}/bundle", "w") as f:
             f.write(request.bundle)
-        foreign_bundle(request.bundle, run)
+        foreign_bundle(request.bundle, f"{run}/{request.container_id}")
         private = await self._fork_stdio(request, run)
         try:
             await private.call({"op": "ready"})
@@ -139,7 +145,7 @@ class Manager:
 
     def _foreign_args(self, request: CreateRequest, run: str, program: str) -> bytes:
         return json.dumps({
-            "program": program, "namespace": request.namespace, "id": request.container_id, "bundle": f"{run}/b",
+            "program": program, "namespace": request.namespace, "id": request.container_id, "bundle": f"{run}/{request.container_id}",
             "events": self._events_path, "address": f"{self._state}/containerd.sock",
         }).encode()  # fmt: skip
 
@@ -181,6 +187,15 @@ class Manager:
 
     def _forget(self, task: ShimTask) -> None:
         self._tasks.pop((task.namespace, task.container_id), None)
+
+    def _with_root(self, request: CreateRequest, run: str) -> CreateRequest:
+        """A runtime program keeps its state below ours; `<run>/runtime` tells a sweep where."""
+        if request.runtime.startswith("io.wharfie."):
+            return request
+        root = request.runtime_options.get("root") or f"{self._state}/external/{request.namespace}"
+        with open(f"{run}/runtime", "w") as f:
+            json.dump({"program": request.runtime, "root": root}, f)
+        return request._replace(runtime_options={**request.runtime_options, "root": root})
 
     async def recover(self, namespace: str, container_id: str) -> ShimTask | None:
         run = self._run_directory(namespace, container_id)
@@ -251,10 +266,11 @@ class Manager:
             await self._died(task.namespace, task.container_id)
         return ended
 
-    async def _sweep(self, namespace: str, container_id: str, run: str, bundle: str) -> None:
+    async def _sweep(self, namespace: str, container_id: str, run: str, bundle: str, *, record: bool = True) -> None:
         """Kill what is left of the container, release what it held, write the exit record if the shim could not."""
         args = {
             "namespace": namespace, "id": container_id, "run": run, "bundle": bundle, "state": self._state,
+            "record": record,
         }  # fmt: skip
         await self.worker("sweep", json.dumps(args).encode())
 

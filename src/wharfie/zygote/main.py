@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 
+from wharfie.linux.libc import syscall
 from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
 from wharfie.zygote.cgroup import enter_cgroup
@@ -21,6 +22,7 @@ from wharfie.zygote.title import set_title
 
 _MAX_MESSAGE = 192 << 10
 _MAX_FDS = 250
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
@@ -32,10 +34,13 @@ def main() -> None:
             importlib.import_module(module)
         except Exception as e:  # the others can still be forked; this one says the same when it is asked for
             print(f"level=warning msg={f'zygote: import {module}: {e}'!r}", file=sys.stderr)
-    os.setsid() if os.getpid() != os.getsid(0) else None
+    if os.getpid() != os.getsid(0):
+        os.setsid()
     os.umask(0o022)
     os.chdir("/")
     set_title(f"wharfie-zygote {state}")
+    # Orphans of a killed shim come to us to be reaped, whatever this machine's PID 1 thinks of that.
+    syscall("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the daemon's end of the socket decides
     wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
