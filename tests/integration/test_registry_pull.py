@@ -20,10 +20,11 @@ from harness import images
 from harness.registry import Registry as DockerRegistry
 from integration.hostile_registry import Answer, HostileRegistry
 from integration.layers_only import Stand
-from wharfie.errdefs import Cancelled, DataLoss, NotFound, Unavailable
+from wharfie.errdefs import Cancelled, DataLoss, NotFound, PermissionDenied, Unavailable
 from wharfie.images.walk import open_image, references
 from wharfie.spec.digest import chain_ids
 from wharfie.spec.platform import parse_platform
+from wharfie.spec.reference import parse_reference
 
 BIG = images.Image(
     [images.make_tar({f"d{n}": os.urandom(400_000 + n) for n in range(4)}) for _ in range(5)], {"Cmd": ["x"]}
@@ -200,6 +201,45 @@ def test_two_pulls_share_one_download(stand: Stand, hostile: HostileRegistry) ->
             f.result()
     assert all(len(hostile.asked("GET", images.digest(b))) == 1 for b in BIG.blobs)
     assert len(stand.names()) == 2
+
+
+def test_who_shares_a_download_does_not_share_its_failure(stand: Stand, hostile: HostileRegistry) -> None:
+    honest = HostileRegistry()
+    try:
+        image = images.Image(BIG.tars[:1])
+        bad, good = hostile.add(image), honest.add(image)
+        begun = threading.Event()
+
+        def fail(a: Answer) -> object:
+            begun.set()
+            time.sleep(0.1)
+            return a.reply(403)
+
+        hostile.rule("GET", "/v2/t/x/blobs/" + images.digest(image.blobs[0]), fail)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(stand.pull, bad)
+            assert begun.wait(5)
+            assert stand.pull(good).record.name == good
+            assert isinstance(first.exception(), PermissionDenied)
+        assert stand.names() == [good]
+    finally:
+        honest.close()
+
+
+@pytest.mark.peer
+def test_all_tags(stand: Stand, registry: DockerRegistry, hostile: HostileRegistry) -> None:
+    for n in range(3):
+        BIG.push(registry.host, "pull/tags", f"v{n}")
+    repository = stand.registry.repository(parse_reference(f"{registry.host}/pull/tags"))
+    assert sorted(repository.tags()) == ["v0", "v1", "v2"]
+
+    def page(a: Answer) -> None:
+        last = int(a.path.partition("last=")[2] or 0)
+        more = {"Link": f'</v2/t/x/tags/list?last={last + 1}>; rel="next"'} if last < 4 else {}
+        a.reply(200, b'{"name":"t/x","tags":["t%d"]}' % last, **more)
+
+    hostile.rule("GET", "/v2/t/x/tags/list", page)
+    assert stand.registry.repository(parse_reference(f"{hostile.host}/t/x")).tags() == ["t0", "t1", "t2", "t3", "t4"]
 
 
 def test_cancel(stand: Stand, hostile: HostileRegistry) -> None:

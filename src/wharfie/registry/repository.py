@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
 from urllib3 import exceptions as u3
@@ -17,7 +17,7 @@ from wharfie.registry.auth import Authorizer
 from wharfie.registry.client import Registry
 from wharfie.registry.errors import Context, connection_error, drop, from_answer, quote, redact
 from wharfie.registry.hosts import Host, example_path, hosts_for
-from wharfie.registry.transport import Body, Request, Response, read_document
+from wharfie.registry.transport import Body, Request, Response, read_document, same_origin
 from wharfie.spec.digest import hasher, is_digest, sha256
 from wharfie.spec.image import (
     DOCKER_SCHEMA1,
@@ -33,6 +33,8 @@ from wharfie.spec.reference import Reference
 ACCEPT = ", ".join((*sorted(INDEX_TYPES), *sorted(MANIFEST_TYPES), "*/*;q=0.1"))
 _SCHEMA1_TYPES = frozenset({DOCKER_SCHEMA1, "application/vnd.docker.distribution.manifest.v1+json"})
 _T = TypeVar("_T")
+MAX_TAG_PAGES = 1000
+MAX_TAGS = 200_000
 
 
 class BlobStream:
@@ -148,20 +150,33 @@ class Repository:
             raise
 
     def tags(self) -> list[str]:
-        """Tags of the repository, first page."""
+        """All tags of the repository. Raises as `resolve`; DataLoss beyond MAX_TAG_PAGES or MAX_TAGS."""
+        return self._first("resolve", self._tags)
 
-        def get(host: Host) -> list[str]:
-            url = self.url(host, "tags/list")
+    def _tags(self, host: Host) -> list[str]:
+        url = self.url(host, "tags/list")
+        found: list[str] = []
+        for _ in range(MAX_TAG_PAGES):
             response = self.send(host, "GET", url)
             if response.status != 200:
                 raise from_answer(self.context, response, what="no such repository")
+            link = response.headers.get("Link", "")
             try:
                 document = msgspec.json.decode(read_document(response, self.context, url, MAX_DOCUMENT_BYTES))
-                return [str(t) for t in document.get("tags") or ()]
+                found += [str(t) for t in document.get("tags") or ()]
             except (msgspec.DecodeError, UnicodeDecodeError, AttributeError, TypeError):
                 raise DataLoss(f"{self.context.operation}: {host.authority} sends no list of tags") from None
-
-        return self._first("resolve", get)
+            target, _, rest = link.strip().removeprefix("<").partition(">")
+            if not target or "next" not in rest or len(found) > MAX_TAGS:
+                break
+            url = urljoin(url, target)
+            if not same_origin(url, host):
+                raise DataLoss(f"{self.context.operation}: {host.authority} continues its list of tags on another host")
+        else:
+            raise DataLoss(f"{self.context.operation}: {host.authority} lists tags on more than {MAX_TAG_PAGES} pages")
+        if len(found) > MAX_TAGS:
+            raise DataLoss(f"{self.context.operation}: {host.authority} lists more than {MAX_TAGS} tags")
+        return found
 
     def url(self, host: Host, tail: str, query: dict[str, str] | None = None) -> str:
         q = dict(query or {})
