@@ -80,6 +80,7 @@ def _run(
 ) -> None:
     step.name = "set up process"
     process.prctl(process.PR_SET_DUMPABLE, 0)
+    finish.forbid_imports()
     os.setsid()
     finish.reset_signals()
     os.umask(0)
@@ -126,8 +127,6 @@ def _run(
     channel.expect(ch.GO)
     if plan.cgroup_namespace:
         ns.unshare(ns.CLONE_NEWCGROUP)
-    step.name = "change root"
-    _change_root(plan, mounter.root_fd)
     step.name = "protect paths"
     linux = plan.spec.linux
     if linux is not None:
@@ -136,6 +135,8 @@ def _run(
         mounter.mask(linux.masked_paths, null_fd)
     if plan.root_read_only:
         k.mount_setattr(mounter.root_fd, attr_set=k.MOUNT_ATTR_RDONLY, obj="/")
+    step.name = "change root"
+    _change_root(plan, mounter.root_fd)
     step.name = ""
     if slave >= 0:
         finish.adopt_terminal(slave, plan.process)

@@ -170,15 +170,18 @@ class LinuxEngine:
             theirs.close()
             mover = _Mover(self.cgroup, self.pid) if birth_fd is None else None
             try:
-                self._equip(p, spec, rootfs, views=views, joins=joins, stack=stack)
-            finally:
+                try:
+                    self._equip(p, spec, rootfs, views=views, joins=joins, stack=stack)
+                finally:
+                    if mover is not None:
+                        mover.join()
                 if mover is not None:
-                    mover.join()
-            if mover is not None:
-                mover.check()
-            if spec.linux is not None and spec.linux.resources is not None:
-                self.warnings += self.cgroup.apply(spec.linux.resources)
-            ours.send(ch.GO)
+                    mover.check()
+                if spec.linux is not None and spec.linux.resources is not None:
+                    self.warnings += self.cgroup.apply(spec.linux.resources)
+                ours.send(ch.GO)
+            except (BrokenPipeError, ProcessLookupError):
+                pass  # the child has died: its last message, read next, says why
             console = self._wait_created(p)
             self._limits(p)
         return Started(self.pid, os.dup(self._pidfd), console)
@@ -204,10 +207,7 @@ class LinuxEngine:
             userns_fd = next((fd for fd, flag, _ in joins if flag == ns.CLONE_NEWUSER), None)
         set_oom_score(self.pid, p.process.oom_score_adj, self.warnings)
         fds = prepare(p, rootfs, userns_fd, views, stack)
-        try:
-            self._channel.send_mounts(fds)
-        except BrokenPipeError:
-            self._wait_created(p)  # the child has died of an error that waits to be read
+        self._channel.send_mounts(fds)
 
     def _wait_created(self, p: Plan) -> int | None:
         assert self._channel is not None

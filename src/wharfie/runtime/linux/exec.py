@@ -190,6 +190,7 @@ def _enter(p: Plan, planned: ProcessPlan, channel: ch.Channel, stdio: tuple[int,
     step = "set up process"
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
+        finish.forbid_imports()
         os.setsid()
         finish.reset_signals()
         if p.persona is not None:

@@ -12,6 +12,7 @@ import sys
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import errno
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -75,6 +76,12 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def forbid_imports() -> None:
+    """From here on a module that isn't loaded is an error of ours, never a file of the container's."""
+    sys.meta_path.clear()
+    sys.path.clear()
+
+
 def reset_signals() -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and whoever started us may ignore more: execve would pass that on."""
     for number in signal.valid_signals():
@@ -95,8 +102,6 @@ def set_stdio(fds: tuple[int, int, int]) -> None:
 
 
 def _dup_above(fd: int) -> int:
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
