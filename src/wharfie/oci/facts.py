@@ -35,6 +35,8 @@ class HostFacts(NamedTuple):
     cpu_list: str = ""
     mem_list: str = ""
     memory_bytes: int = 0
+    hard_limits: dict[str, int] = {}  # noqa: RUF012
+    """Resource limits that the engine cannot lift: ulimit name -> highest value, for those that have one."""
     thermal_paths: tuple[str, ...] = ()
     """/sys/devices/system/cpu/cpu*/thermal_throttle: counters that tell what neighbours do; masked."""
     runtimes: frozenset[str] = frozenset()
@@ -63,6 +65,23 @@ def _bounding(status: str) -> frozenset[str]:
             mask = int(line.split()[1], 16)
             return frozenset(name for bit, name in enumerate(ALL_CAPS) if mask >> bit & 1)
     return frozenset()
+
+
+def _hard_limits(capabilities: frozenset[str]) -> dict[str, int]:
+    if sys.platform == "win32":
+        return {}
+    import resource
+
+    found = {}
+    if "CAP_SYS_RESOURCE" not in capabilities:
+        for name in (n for n in dir(resource) if n.startswith("RLIMIT_")):
+            hard = resource.getrlimit(getattr(resource, name))[1]
+            if hard != resource.RLIM_INFINITY:
+                found[name.removeprefix("RLIMIT_").lower()] = hard
+    nr_open = _read("/proc/sys/fs/nr_open")
+    if nr_open.isdigit():
+        found["nofile"] = min(int(nr_open), found.get("nofile", int(nr_open)))
+    return found
 
 
 def _thermal_paths() -> tuple[str, ...]:
@@ -103,10 +122,11 @@ def probe(runtimes: frozenset[str] = frozenset()) -> HostFacts:
         weights = any(map(os.path.exists, files))
     kernel = kernel_version(platform.release())
     status = _read("/proc/self/status")
+    capabilities = _bounding(status)
     return HostFacts(
         architecture=host_platform().architecture,
         kernel=kernel,
-        capabilities=_bounding(status),
+        capabilities=capabilities,
         cgroup_version=2 if v2 else 1,
         controllers=controllers,
         swap_limit=swap,
@@ -119,6 +139,7 @@ def probe(runtimes: frozenset[str] = frozenset()) -> HostFacts:
         cpu_list=_read("/sys/devices/system/cpu/online"),
         mem_list=_read("/sys/devices/system/node/online") or "0",
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        hard_limits=_hard_limits(capabilities),
         thermal_paths=_thermal_paths(),
         runtimes=runtimes,
     )

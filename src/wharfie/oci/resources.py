@@ -137,7 +137,7 @@ def check_controllers(r: docker.Resources, host: HostFacts) -> None:
             )
 
 
-def check_ulimits(ulimits: list[docker.Ulimit] | None) -> None:
+def check_ulimits(ulimits: list[docker.Ulimit] | None, host: HostFacts) -> None:
     for u in ulimits or ():
         if u.name not in _RLIMITS:
             raise InvalidArgument(f"set ulimit {u.name!r}: unknown name", hint="one of " + " ".join(sorted(_RLIMITS)))
@@ -145,6 +145,12 @@ def check_ulimits(ulimits: list[docker.Ulimit] | None) -> None:
             raise InvalidArgument(f"set ulimit {u.name}={u.soft}:{u.hard}: -1 is unlimited, nothing is below")
         if u.hard != -1 and (u.soft == -1 or u.soft > u.hard):
             raise InvalidArgument(f"set ulimit {u.name}={u.soft}:{u.hard}: the soft limit is above the hard limit")
+        highest = host.hard_limits.get(u.name)
+        if highest is not None and not 0 <= u.hard <= highest:
+            raise FailedPrecondition(
+                f"set ulimit {u.name}={u.soft}:{u.hard}: the engine's own limit is {highest}",
+                hint="raise the engine's limit (LimitNOFILE= and its like in its systemd unit, fs.nr_open)",
+            )
 
 
 def check_resources(r: docker.Resources, host: HostFacts) -> list[str]:
@@ -153,7 +159,7 @@ def check_resources(r: docker.Resources, host: HostFacts) -> list[str]:
     check_cpu(r, host)
     check_io(r, host)
     check_controllers(r, host)
-    check_ulimits(r.ulimits)
+    check_ulimits(r.ulimits, host)
     return warnings
 
 

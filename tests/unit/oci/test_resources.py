@@ -67,6 +67,16 @@ MiB = 1 << 20
         (V1, {"ulimits": [Ulimit(name="nofile", soft=2, hard=1)]}, InvalidArgument),
         (V1, {"ulimits": [Ulimit(name="nofile", soft=-1, hard=1)]}, InvalidArgument),
         (V1, {"ulimits": [Ulimit(name="nofile", soft=-2, hard=1)]}, InvalidArgument),
+        (
+            V1._replace(hard_limits={"nofile": 9}),
+            {"ulimits": [Ulimit(name="nofile", soft=1, hard=10)]},
+            FailedPrecondition,
+        ),
+        (
+            V1._replace(hard_limits={"nofile": 9}),
+            {"ulimits": [Ulimit(name="nofile", soft=1, hard=-1)]},
+            FailedPrecondition,
+        ),
     ],
 )
 def test_refused(host: HostFacts, wrong: dict[str, Any], error: type[WharfieError]) -> None:
@@ -255,6 +265,10 @@ def test_this_host() -> None:
     assert facts.kernel >= (4, 0)
     assert facts.cgroup_version in {1, 2}
     assert facts.cpus >= 1
+    nofile = facts.hard_limits["nofile"]
+    assert r.check_resources(HostConfig(ulimits=[Ulimit(name="nofile", soft=1, hard=nofile)]), facts) == []
+    with pytest.raises(FailedPrecondition):
+        r.check_resources(HostConfig(ulimits=[Ulimit(name="nofile", soft=1, hard=nofile + 1)]), facts)
     assert "/proc/kcore" in MASKED_PATHS
 
 
