@@ -7,9 +7,9 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 
+from wharfie import log
 from wharfie.errdefs import AlreadyExists, Conflict, FailedPrecondition, NotFound, WharfieError
 from wharfie.fsutil import atomic
 from wharfie.shim.engines import make_engine
@@ -187,7 +187,7 @@ class Container:
         try:
             atomic.write(f"{self.bundle}/exit.json", json.dumps(document).encode(), 0o600, fsync=True)
         except OSError as e:  # the disk is full: whoever waits now still hears it from us
-            print(f"level=error msg={f'write exit record: {e}'!r} container_id={self.container_id}", file=sys.stderr)
+            log.line("error", f"write exit record: {e}", container_id=self.container_id)
 
     def _watch_oom(self) -> None:
         self._oom_fd = self.engine.oom_fd()

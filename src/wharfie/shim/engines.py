@@ -28,5 +28,5 @@ def make_engine(runtime: str, options: dict[str, str]) -> Engine:
     if ours:
         engine: Engine = factory(**{known[k]: v == "true" for k, v in options.items()})
         return engine
-    engine = factory(runtime, **{known[k]: v for k, v in options.items()})
-    return engine
+    external: Engine = factory(runtime, **{known[k]: v for k, v in options.items()})
+    return external

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 
+from wharfie import log
 from wharfie.rpc.frames import REQUEST, encode_frame
 from wharfie.shim.loop import ERR, HUP, IN, OUT
 from wharfie.spec.pb.base import Any, Timestamp
@@ -147,7 +147,7 @@ class CommandPublisher:
         try:
             os.posix_spawnp(self._binary, args, dict(os.environ), file_actions=[(os.POSIX_SPAWN_DUP2, reader, 0)])
         except OSError as e:
-            print(f"level=warning msg={f'publish event: run {self._binary!r}: {e}'!r}", file=sys.stderr)
+            log.line("warning", f"publish event: run {self._binary!r}: {e}")
         finally:
             os.close(reader)
 

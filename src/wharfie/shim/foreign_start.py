@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def start(args: bytes, fds: Sequence[int]) -> bytes:
+def start(args: bytes, _fds: Sequence[int]) -> bytes:
     """Args: JSON {program, namespace, id, bundle, events, address}. Returns what the program printed."""
     a = json.loads(args)
     program = shutil.which(a["program"])

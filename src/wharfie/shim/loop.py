@@ -8,9 +8,10 @@ import heapq
 import os
 import select
 import signal
-import sys
 import time
 import traceback
+
+from wharfie import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,5 +109,4 @@ def _run(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:
-        print("level=error msg='shim: callback failed'", file=sys.stderr)
-        traceback.print_exc()
+        log.line("error", f"shim: callback failed\n{traceback.format_exc()}")

@@ -114,11 +114,11 @@ def container_ops(container: Container, finish: Callable[[], None]) -> Ops:
         for one in document["attach"]:
             streams.attach(attach_request(one, fds.pop(0)))
 
-    def stats(document: dict[str, Any], fds: list[int]) -> object:
+    def stats(_document: dict[str, Any], _fds: list[int]) -> object:
         container.process("")
         return container.engine.stats()._asdict()
 
-    def delete(document: dict[str, Any], fds: list[int]) -> object:
+    def delete(_document: dict[str, Any], _fds: list[int]) -> object:
         p = container.delete("")
         return {"exit_status": p.exit_status, "exited_at_s": p.exited_ns / 1e9, "oom": p.oom}, finish
 

@@ -189,7 +189,7 @@ class ClientSink(Sink):
     def pump_log(self, copier: Copier) -> None:
         for _ in range(_STEPS):
             said = copier.step(self.fd)
-            if said == CAUGHT_UP or said == DONE:
+            if said in {CAUGHT_UP, DONE}:
                 copier.close()
                 self.copier = None
                 return

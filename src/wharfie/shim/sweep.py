@@ -7,9 +7,9 @@ import json
 import os
 import shutil
 import signal
-import sys
 import time
 
+from wharfie import log
 from wharfie.errdefs import WharfieError
 from wharfie.fsutil import atomic
 from wharfie.shim.sweep_others import end_stdio, sweep_external, sweep_foreign, unmount_below
@@ -23,7 +23,7 @@ _KILLED = 137
 _DEADLINE_S = 10.0
 
 
-def sweep(args: bytes, fds: Sequence[int]) -> bytes:
+def sweep(args: bytes, _fds: Sequence[int]) -> bytes:
     """Args: JSON {namespace, id, run, bundle, state, record}. Kills the container, removes cgroup, mounts and run directory."""
     a = json.loads(args)
     sweep_foreign(a["run"], a["namespace"], a["id"], a["state"])
@@ -52,7 +52,7 @@ def _cgroup_path(bundle: str) -> str:
         with open(f"{bundle}/config.json", "rb") as f:
             spec = decode_spec(f.read())
     except (OSError, WharfieError) as e:
-        print(f"level=warning msg={f'sweep: read config.json: {e}'!r}", file=sys.stderr)
+        log.line("warning", f"sweep: read config.json: {e}", path=bundle)
         return ""
     path = spec.linux.cgroups_path if spec.linux is not None else ""
     return path if path.startswith("/") and path.strip("/") and ".." not in path.split("/") else ""

@@ -8,8 +8,8 @@ import os
 import select
 import shutil
 import signal
-import sys
 
+from wharfie import log
 from wharfie.linux.mountapi import MNT_DETACH, umount2
 from wharfie.shim.serve import start_time
 
@@ -75,7 +75,7 @@ def _run(words: list[str], directory: str) -> None:
     """Best effort: what it says goes to our stderr, a failure too."""
     program = shutil.which(words[0])
     if program is None:
-        print(f"level=warning msg='sweep: {words[0]} is gone, its state stays'", file=sys.stderr)
+        log.line("warning", "sweep: the program is gone, its state stays", runtime=words[0])
         return
     os.chdir(directory)
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -85,4 +85,4 @@ def _run(words: list[str], directory: str) -> None:
         os.close(null)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
-        print(f"level=warning msg='sweep: {words[0]} exited with {code}'", file=sys.stderr)
+        log.line("warning", f"sweep: exit code {code}", runtime=words[0])

@@ -63,7 +63,7 @@ class ForeignTask(ShimTask):
         message.stdout = self.fifo("", "stdout", wanted=True)
         message.stderr = self.fifo("", "stderr", wanted=not request.terminal)
         if unknown := set(request.runtime_options) - {"binary_name", "root"}:
-            raise InvalidArgument(f"create task: runtime {request.runtime!r} has no option {sorted(unknown)[0]!r}")
+            raise InvalidArgument(f"create task: runtime {request.runtime!r} has no option {min(unknown)!r}")
         if request.runtime_options:
             options = pb.RuncOptions(**request.runtime_options)
             message.options = PbAny(type_url="containerd.runc.v1.Options", value=options.encode())

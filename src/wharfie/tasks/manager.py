@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC230, ASYNC240 - a run directory is tmpfs: a thread would cost more than the call
 """The TaskManager: forks shims, finds them again, cleans up behind those that were killed.
 
 `<state>/shims/<namespace>/<id>/` is a shim's run directory: `shim.json` (version, pid, start time), its two sockets
@@ -120,7 +121,13 @@ class Manager:
         client = await connect(ours, request.namespace)
         private = PrivateClient(ours_private)
         return ShimTask(
-            request.namespace, request.container_id, request.bundle, forked.pidfd, client, private, self._shim_died
+            request.namespace,
+            request.container_id,
+            request.bundle,
+            pidfd=forked.pidfd,
+            client=client,
+            private=private,
+            died=self._shim_died,
         )
 
     async def _start_foreign(self, request: CreateRequest, run: str, program: str) -> ForeignTask:
@@ -177,7 +184,9 @@ class Manager:
         except BaseException:
             client.close()
             raise
-        task = ForeignTask(namespace, container_id, bundle, pidfd, client, private, self._shim_died)
+        task = ForeignTask(
+            namespace, container_id, bundle, pidfd=pidfd, client=client, private=private, died=self._shim_died
+        )
         task.run, task.pid = run, about.task_pid
         return task
 
@@ -236,7 +245,13 @@ class Manager:
             os.close(pidfd)
             raise
         task = ShimTask(
-            namespace, container_id, bundle, pidfd, await connect(sock, namespace), private, self._shim_died
+            namespace,
+            container_id,
+            bundle,
+            pidfd=pidfd,
+            client=await connect(sock, namespace),
+            private=private,
+            died=self._shim_died,
         )
         try:
             await task.reconnect()

@@ -32,6 +32,7 @@ class ShimTask:
         namespace: str,
         container_id: str,
         bundle: str,
+        *,
         pidfd: int,
         client: Client,
         private: PrivateClient,

@@ -8,7 +8,8 @@ one each; containers have their own anyway.
 from __future__ import annotations
 
 import os
-import sys
+
+from wharfie import log
 
 
 def enter_cgroup(path: str) -> None:
@@ -24,7 +25,7 @@ def enter_cgroup(path: str) -> None:
             with open(f"{directory}/cgroup.procs", "w") as f:
                 f.write("0")
         except OSError as e:
-            print(f"level=warning msg={f'zygote: enter cgroup {directory!r}: {e}'!r}", file=sys.stderr)
+            log.line("warning", f"enter cgroup: {e}", entry="zygote", path=directory)
 
 
 def leave_cgroup(path: str) -> None:

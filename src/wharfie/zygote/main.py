@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 
+from wharfie import log
 from wharfie.linux.libc import syscall
 from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
@@ -33,7 +34,7 @@ def main() -> None:
         try:
             importlib.import_module(module)
         except Exception as e:  # the others can still be forked; this one says the same when it is asked for
-            print(f"level=warning msg={f'zygote: import {module}: {e}'!r}", file=sys.stderr)
+            log.line("warning", f"import {module}: {e}", entry="zygote")
     if os.getpid() != os.getsid(0):
         os.setsid()
     os.umask(0o022)

@@ -172,7 +172,7 @@ class _Entry(Message):
 _WIRE = {STRING: 2, BYTES: 2, UINT: 0, INT: 0, BOOL: 0, DOUBLE: 1, STRINGS: 2, STRING_MAP: 2}
 
 
-def _store(
+def _store(  # noqa: PLR0917 - hot path: keywords cost
     cls: type[Message], values: dict[str, Any], name: str, kind: Any, wire: int, raw: bytes, number: int, depth: int
 ) -> None:
     if kind is UINTS:
