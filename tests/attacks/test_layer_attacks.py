@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from harness.trees import device, digest, directory, hardlink, member, put, seen, symlink, tar
 
+from harness.trees import device, digest, directory, hardlink, member, put, seen, symlink, tar
 from wharfie.errdefs import DataLoss, ResourceExhausted
 from wharfie.snapshots.ladder import open_snapshotter
 
