@@ -190,13 +190,13 @@ def test_not_an_archive(store: LocalStore) -> None:
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
 def test_bomb(store: LocalStore, pack: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ResourceExhausted):
-        load(store, io.BytesIO(pack(images.make_tar(docker(bomb=bytes(256 << 20))))), hold)
+        load(store, io.BytesIO(pack(images.make_tar(docker(bomb=bytes(64 << 20))))), hold)
     assert not os.listdir(f"{store.root}/ingest")
 
 
 def test_bomb_as_a_layer(store: LocalStore) -> None:
     with pytest.raises(ResourceExhausted):
-        add_layer(store, io.BytesIO(gzip.compress(bytes(256 << 20), 9)), hold)
+        add_layer(store, io.BytesIO(gzip.compress(bytes(64 << 20), 9)), hold)
     assert not os.listdir(f"{store.root}/ingest")
 
 

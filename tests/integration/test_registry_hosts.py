@@ -96,6 +96,30 @@ def test_the_registry_itself_is_asked_where_a_mirror_is_no_use(
     assert all("authorization" not in s.headers for s in mirror.seen)
 
 
+@pytest.mark.parametrize("trouble", ["breaks off", "wrong bytes"])
+def test_blobs_of_a_bad_mirror_come_from_the_registry(
+    stand: Stand, mirror: HostileRegistry, hostile: HostileRegistry, trouble: str
+) -> None:
+    hostile.add(IMAGE)
+    mirror.add(IMAGE)
+    blob, data = images.digest(IMAGE.blobs[0]), IMAGE.blobs[0]
+
+    def bad(a: Answer) -> None:
+        if trouble == "wrong bytes":
+            a.reply(200, data[:-9] + bytes(9))
+            return
+        a.send_response(200)
+        a.send_header("Content-Length", str(len(data)))
+        a.end_headers()
+        a.wfile.write(data[:20])
+        a.hang_up()
+
+    mirror.rule("GET", f"/v2/t/x/blobs/{blob}", bad)
+    stand.pull(with_mirror(stand, mirror, hostile))
+    assert len(mirror.asked("GET", blob)) == len(hostile.asked("GET", blob)) == 1
+    assert ("range" in hostile.seen[-1].headers) == (trouble == "breaks off")
+
+
 def test_a_dead_mirror(stand: Stand, hostile: HostileRegistry) -> None:
     hostile.add(IMAGE)
     configure(stand, "registry.example", f'server = "http://{hostile.host}"\n[host."http://127.0.0.1:1"]\n')

@@ -40,8 +40,11 @@ MAX_TAGS = 200_000
 class BlobStream:
     """Bytes of one blob from `offset` on. `read` raises Unavailable where the connection breaks off; resume by range."""
 
-    def __init__(self, response: Response, context: Context, url: str, size_bytes: int, offset: int) -> None:
+    def __init__(
+        self, response: Response, context: Context, url: str, *, size_bytes: int, offset: int, host: Host
+    ) -> None:
         self.offset = offset
+        self.host = host
         self._response = response
         self._context = context
         self._url = url
@@ -101,6 +104,7 @@ class Repository:
         self.hosts = hosts_for(reference.domain, dirs)
         self._authorizers = {h: Authorizer(self.transport, registry.tokens, h, credentials) for h in self.hosts}
         self._documents: dict[str, bytes] = {}
+        self._blamed: dict[Host, int] = {}
 
     def resolve(self, target: str | None = None) -> Descriptor:
         """Descriptor of the reference's digest or tag, or of `target` (a tag or digest in the same repository).
@@ -148,6 +152,11 @@ class Repository:
                 if stream is not None:
                     return stream
             raise
+
+    def blame(self, host: Host) -> bool:
+        """A blob from `host` broke off or was wrong: it is asked last from now on. True if a blameless one is left."""
+        self._blamed[host] = self._blamed.get(host, 0) + 1
+        return any("pull" in h.capabilities and h not in self._blamed for h in self.hosts)
 
     def tags(self) -> list[str]:
         """All tags of the repository. Raises as `resolve`; DataLoss beyond MAX_TAG_PAGES or MAX_TAGS."""
@@ -204,7 +213,7 @@ class Repository:
     def _first(self, capability: str, ask: Callable[[Host], _T]) -> _T:
         """Ask the servers in order; the registry's own answer counts where none of them can serve."""
         failure: WharfieError | None = None
-        for host in self.hosts:
+        for host in sorted(self.hosts, key=lambda h: self._blamed.get(h, 0)):
             if capability not in host.capabilities:
                 continue
             try:
@@ -276,9 +285,9 @@ class Repository:
         url = self.url(host, f"blobs/{descriptor.digest}")
         headers = {"Range": f"bytes={offset}-{descriptor.size - 1}"} if offset else {}
         response = self.send(host, "GET", url, headers)
-        return self._stream(response, url, descriptor, offset)
+        return self._stream(response, url, descriptor, offset=offset, host=host)
 
-    def _stream(self, response: Response, url: str, descriptor: Descriptor, offset: int) -> BlobStream:
+    def _stream(self, response: Response, url: str, descriptor: Descriptor, *, offset: int, host: Host) -> BlobStream:
         if response.status not in {200, 206}:
             raise from_answer(self.context, response, what=f"no blob {descriptor.digest}")
         start = 0
@@ -290,7 +299,7 @@ class Repository:
             raise DataLoss(
                 f"{self.context.operation}: blob {descriptor.digest} of {descriptor.size} bytes is announced with {quote(length)} from byte {start}"
             )
-        stream = BlobStream(response, self.context, url, descriptor.size, start)
+        stream = BlobStream(response, self.context, url, size_bytes=descriptor.size, offset=start, host=host)
         while stream.offset < offset:  # the server does not know ranges: read past what is there already
             stream.read(min(1 << 20, offset - stream.offset))
         return stream
@@ -308,7 +317,7 @@ class Repository:
         if response.status not in {200, 206}:
             drop(response)
             return None
-        return self._stream(response, url, descriptor, offset)
+        return self._stream(response, url, descriptor, offset=offset, host=host)
 
 
 def _range_start(content_range: str) -> int:

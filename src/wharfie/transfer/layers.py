@@ -25,6 +25,7 @@ from wharfie.transfer import Phase, Progress, ProgressCallback, Unpacker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wharfie.registry.hosts import Host
     from wharfie.registry.repository import Repository
 
 if sys.platform == "linux":
@@ -134,6 +135,7 @@ class _Fetch:
         self._descriptor = layer.descriptor
         self._diff_id = layer.diff_id
         self._job = job
+        self._served_by: Host | None = None
 
     def run(self, *, present: bool) -> bool:
         if present:
@@ -153,9 +155,10 @@ class _Fetch:
                 self._download(writer)
             except DataLoss:
                 writer.discard()
-                if not resumed:
+                elsewhere = self._served_by is not None and self._repository.blame(self._served_by)
+                if not resumed and not elsewhere:
                     raise
-                # What an earlier run left may have been damaged by a power cut: once more from the start.
+                # Once more from the start: a power cut may have damaged what an earlier run left, or a mirror lies.
             except ResourceExhausted:
                 writer.discard()
                 raise
@@ -235,6 +238,7 @@ class _Fetch:
 
     def _receive_once(self, writer: Writer, pipe: int) -> None:
         stream = self._repository.fetch(self._descriptor, writer.offset)
+        self._served_by = stream.host
         try:
             while chunk := stream.read(CHUNK_BYTES):
                 writer.write(chunk)
@@ -242,6 +246,9 @@ class _Fetch:
                 self._tell(Phase.DOWNLOADING, writer.offset)
                 if self._job.cancel.is_set():
                     raise Cancelled(f"{self._repository.context.operation}: cancelled")
+        except Unavailable:
+            self._repository.blame(stream.host)
+            raise
         except BaseException:
             stream.close()
             raise
