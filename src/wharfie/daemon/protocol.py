@@ -41,7 +41,10 @@ class Connection(web.RequestHandler):
         if self._partial:
             data, self._partial = self._partial + data, b""
         end = data.find(b"\r\n\r\n")
-        if end < 0 and self._current_request is None and not self._messages and len(data) < MAX_HEAD:
+        # Only while the handler waits for a head: between a head and the start of its handler no request is current yet,
+        # and what comes then is its body.
+        waiter = self._waiter
+        if end < 0 and waiter is not None and not waiter.done() and len(data) < MAX_HEAD:
             self._partial = data  # a head that is not whole yet
             return
         if end >= 0 and b"pgrade" in data[:end]:
