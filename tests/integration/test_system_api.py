@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import time
 from pathlib import Path
 
 import docker
@@ -159,6 +161,22 @@ def test_tag_needs_a_good_name(engine: Engine, busybox: str) -> None:
     name = busybox.replace("/", "%2F")
     for query, status in (("", 400), ("repo=UPPER", 400), ("repo=x&tag=a/b", 400), (f"repo=x@sha256:{'0' * 64}", 400)):
         assert engine.api("POST", f"/images/{name}/tag?{query}")[0] == status, query
+
+
+def test_a_body_that_comes_behind_its_head(engine: Engine) -> None:
+    """Clients send head and body apart; whatever the gap, the request is answered."""
+    body = b'{"Name":"Not/Good"}'
+    head = b"POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    for n in range(400):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(str(engine.socket))
+            s.sendall(head)
+            end = time.perf_counter() + (n % 20) * 25e-6
+            while time.perf_counter() < end:
+                pass
+            s.sendall(body)
+            assert s.recv(100).startswith(b"HTTP/1.1 400"), n
 
 
 def test_docker_py(engine: Engine) -> None:
