@@ -102,10 +102,12 @@ class Bars(Silent):
     def update(self, value: dict[str, Any]) -> None:
         status, name = value.get("status", ""), value.get("id", "")
         if not name or value.get("stream"):
-            text = value.get("stream") or f"{status}\n"
-            self._write(self._erase() + text.replace("\n", "\r\n"))
-            self._dirty = True
-            self._draw()
+            self.finish()
+            self._write(value.get("stream") or f"{status}\n")
+            return
+        if status.startswith("Pulling from"):
+            self.finish()
+            self._write(f"{name}: {status}\n")
             return
         detail = value.get("progressDetail") or {}
         self._rows[name] = (status, detail.get("current") or 0, detail.get("total") or 0)
@@ -134,7 +136,7 @@ class Bars(Silent):
         if hidden:
             done = sum(row[0].startswith(_DONE) for row in self._rows.values())
             lines.append(f"{done} of {len(self._rows)} layers done"[: columns - 1])
-        text = self._erase() + "".join(f"{line}\r\n" for line in lines)
+        text = self._erase() + "".join(f"{line}\n" for line in lines)
         self._drawn = len(lines)
         self._write(text)
 

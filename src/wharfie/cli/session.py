@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FIRST_BUFFER, BUFFER = 64 << 10, 1 << 20
 _MSG_DONTWAIT = 0x40
-PROXIED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "WINCH", "CONT")
+PROXIED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "CONT")
 FORCED = 3
 """So many INT or TERM in a row end us, when the container ignores them."""
 
@@ -72,14 +72,14 @@ class Session:
         os.set_blocking(read, False)
         os.set_blocking(write, False)
         _signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        for name in PROXIED if self.on_signal is not None else ("HUP", "TERM", "WINCH"):
-            if (name == "WINCH") == self.tty or (name == "WINCH" and self.on_signal is not None):
-                number = getattr(_signal, f"SIG{name}", None)
-                if number is not None and _signal.getsignal(number) != _signal.SIG_IGN:
-                    _signal.signal(number, _noted)
-        if self.tty and self.on_signal is None:
-            for name in ("HUP", "TERM"):
-                _signal.signal(getattr(_signal, f"SIG{name}"), _noted)
+        if self.tty:  # keys come as bytes; who sends these from outside wants us gone, and the terminal back
+            names: tuple[str, ...] = ("WINCH", "HUP", "INT", "QUIT", "TERM")
+        else:
+            names = PROXIED if self.on_signal is not None else ()
+        for name in names:
+            number = getattr(_signal, f"SIG{name}", None)
+            if number is not None and _signal.getsignal(number) != _signal.SIG_IGN:
+                _signal.signal(number, _noted)
 
     def run(self, *, until: Connection | None = None) -> None:
         """Copy until the stream ends; then, with `until`, go on passing signals until that connection has something."""
@@ -107,7 +107,8 @@ class Session:
                 if fd == signal_fd:
                     self._signals()
                 elif fd == 0:
-                    self._read_stdin(poll, stream_fd)
+                    if open_ and self._stdin_open:  # else it ended in this very round
+                        self._read_stdin(poll, stream_fd)
                 elif open_ and fd == stream_fd:
                     if events & select.POLLOUT:
                         self._send(poll, stream_fd)
@@ -204,7 +205,7 @@ class Session:
         assert self._pipe
         for number in os.read(self._pipe[0], 256):
             name = _name(number)
-            if name == "WINCH" and self.tty:
+            if name == "WINCH":
                 if self.on_resize is not None and (size := terminal.size()):
                     self.on_resize(*size)
             elif self.on_signal is None or self.tty:
@@ -227,4 +228,4 @@ def _noted(_number: int, _frame: object) -> None:
 
 
 def _name(number: int) -> str:
-    return next(name for name in PROXIED if getattr(_signal, f"SIG{name}", None) == number)
+    return next(name for name in (*PROXIED, "WINCH") if getattr(_signal, f"SIG{name}", None) == number)

@@ -29,7 +29,13 @@ def host(*words: str) -> dict[str, Any]:
 
 
 def test_nothing_asked_nothing_sent() -> None:
-    assert body() == {"Image": "img", "AttachStdin": False, "AttachStdout": True, "AttachStderr": True, "HostConfig": {}}
+    assert body() == {
+        "Image": "img",
+        "AttachStdin": False,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {},
+    }
     assert body("-d") == {"Image": "img", "HostConfig": {}}
 
 

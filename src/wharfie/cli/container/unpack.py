@@ -31,9 +31,11 @@ class _Stream:
         parts, need = [], count
         while need:
             if not self._data:
-                self._data = next(self._chunks, b"")
-                if not self._data:
+                following = next(self._chunks, None)
+                if following is None:
                     break
+                self._data = following
+                continue
             part = self._data[:need]
             self._data = self._data[len(part) :]
             need -= len(part)
