@@ -115,6 +115,7 @@ class Bench:
 
             def once(e: p.Peer, ref: str = ref) -> float:
                 subprocess.run(e.remove_image(ref), capture_output=True)
+                e.wait_until_collected()
                 subprocess.run(["sync"], check=True)
                 return timed(e.pull(ref)) + timed(e.run(ref, "/bin/true", name=self.name()))
 

@@ -87,6 +87,9 @@ class Peer:
     def remove_image(self, ref: str) -> list[str]:
         raise NotImplementedError
 
+    def wait_until_collected(self) -> None:
+        """Until the bytes of removed images are really gone (the others remove them before the command returns)."""
+
     def run(self, ref: str, *command: str, name: str) -> list[str]:
         raise NotImplementedError
 
@@ -153,6 +156,14 @@ class Wharfie(DockerLike):
             WHARFIED, "--root", f"{self.base}/root", "--state", f"{self.base}/run", "--config", f"{self.base}/config.toml",
             ready=[*self.cli, "version"],
         )  # fmt: skip
+
+    def wait_until_collected(self) -> None:
+        blobs = self.base / "root/content/blobs/sha256"
+        deadline = time.monotonic() + 20
+        while len(list(blobs.iterdir())) > 3:  # manifest, config and layer of busybox
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"garbage was not collected: {list(blobs.iterdir())}")
+            time.sleep(0.1)
 
 
 class Docker(DockerLike):

@@ -195,7 +195,7 @@ def test_cve_2021_3602_environment_without_equals(engine: Engine, registry: Regi
 
 @pytest.mark.parametrize("user", ["4294967296:1", "2147483648", "0:4294967296", "99999999999999999999"])
 def test_cve_2024_40635_user_id_wraps(engine: Engine, registry: Registry, user: str) -> None:
-    ref = push(registry, "wraps", {"x": b""}, {"User": user})
+    ref = push(registry, f"wraps{len(user)}", {"x": b""}, {"User": user})
     done = engine.run("run", "--rm", ref, "id", "-u", check=False)
     assert done.returncode == 125
     assert user.split(":", maxsplit=1)[0].encode() in done.stderr or user.encode() in done.stderr
