@@ -71,6 +71,16 @@ def from_worker(
     return _chunks(engine, lambda writer: engine.tasks.worker(entry, args, [*fds, writer]), done)
 
 
+async def _in_thread(engine: Engine, work: Callable[[int], T], fd: int) -> T:
+    """Run `work` on a descriptor of its own: a thread cannot be cancelled, so it may outlive the request."""
+    own = [os.dup(fd)]
+    try:
+        return await engine.transfer(lambda: work(own.pop()))
+    finally:
+        with contextlib.suppress(IndexError):  # the thread has taken it
+            os.close(own.pop())
+
+
 def from_thread(engine: Engine, work: Callable[[Callable[[bytes], None]], None]) -> AsyncIterator[bytes]:
     """What `work(write)` writes, in the transfer pool."""
 
@@ -87,8 +97,7 @@ def from_thread(engine: Engine, work: Callable[[Callable[[bytes], None]], None])
         finally:
             os.close(own_fd)
 
-    # A descriptor of its own: a thread cannot be cancelled, so it may outlive the request.
-    return _chunks(engine, lambda writer: engine.transfer(run, os.dup(writer)), lambda _: None)
+    return _chunks(engine, lambda writer: _in_thread(engine, run, writer), lambda _: None)
 
 
 async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
@@ -138,7 +147,7 @@ async def into_thread(engine: Engine, body: ByteSource, work: Callable[[BinaryIO
         with os.fdopen(own_fd, "rb", buffering=0) as stream:
             return work(stream)
 
-    return await _fed(engine, body, lambda reader: engine.transfer(run, os.dup(reader)))
+    return await _fed(engine, body, lambda reader: _in_thread(engine, run, reader))
 
 
 def aclosing(chunks: AsyncIterator[bytes]) -> contextlib.aclosing[Any]:

@@ -26,6 +26,7 @@ from wharfie.registry import RegistryOptions
 from wharfie.registry.client import Registry
 from wharfie.snapshots import LayerInfo
 from wharfie.spec.digest import chain_id, is_digest
+from wharfie.spec.image import Descriptor
 from wharfie.spec.platform import Platform, host_platform
 from wharfie.spec.reference import Reference, parse_reference
 from wharfie.transfer.pull import Puller
@@ -33,6 +34,8 @@ from wharfie.transfer.push import Pusher
 from wharfie.transfer.unpack import unpack_image
 
 _HEX = frozenset("0123456789abcdef")
+_MOST_KEPT = 512
+"""Images whose documents are kept in memory for lists: some 5 kB each."""
 
 
 class Found(NamedTuple):
@@ -55,6 +58,7 @@ class Images:
         self.engine = engine
         self._records: dict[str, Records] = {}
         self._known: dict[str, _Known] = {}
+        self._best: dict[str, Image] = {}
         self._ready: dict[tuple[str, Platform | None], ContainerImage] = {}
         self._unpacking: dict[str, asyncio.Lock] = {}
 
@@ -188,8 +192,22 @@ class Images:
     def forget(self, digest: str) -> None:
         """Documents of this target have come or gone."""
         self._known.pop(digest, None)
+        self._best.pop(digest, None)
         for key in [k for k in list(self._ready) if k[0] == digest]:
             del self._ready[key]
+
+    def best(self, target: Descriptor) -> Image | None:
+        """Documents of the target's platform for this host, else of any that is here. Blocking."""
+        found = self._best.get(target.digest)
+        if found is None:
+            try:
+                found = open_image(self.engine.content, target)
+            except NotFound:
+                return None
+            if len(self._best) >= _MOST_KEPT:
+                self._best.clear()
+            self._best[target.digest] = found
+        return found
 
     def image(self, ns: str, text: str, platform: Platform | None = None) -> tuple[Found, Image]:
         """A record with the documents of one platform. Blocking. Raises NotFound, DataLoss."""

@@ -15,7 +15,7 @@ import msgspec
 from wharfie.daemon.services.images import Images
 from wharfie.errdefs import InvalidArgument, NotFound
 from wharfie.images import DANGLING_PREFIX, ImageRecord
-from wharfie.images.walk import Image, is_attestation, open_image, parse_index, present_images
+from wharfie.images.walk import Image, is_attestation, parse_index, present_images
 from wharfie.spec.image import INDEX_TYPES, LAYER_COMPRESSION, MAX_DOCUMENT_BYTES, ContainerConfig, Descriptor
 from wharfie.spec.platform import Platform
 from wharfie.spec.reference import Reference, parse_reference
@@ -72,10 +72,7 @@ def groups(images: Images, ns: str) -> list[Group]:
 def _group(images: Images, records: list[ImageRecord]) -> Group:
     target = records[0].target
     names = [parse_reference(r.name) for r in records if not r.name.startswith(DANGLING_PREFIX)]
-    try:
-        image = open_image(images.engine.content, target)
-    except NotFound:
-        image = None
+    image = images.best(target)
     created = parse_time(image.config.created) if image else records[0].created_s
     return Group(target, names, created, max(r.updated_s for r in records), image)
 
