@@ -44,13 +44,14 @@ def init(
     *,
     preserve_fds: int = 0,
     gate: socket.socket | None = None,
+    init_fd: int | None = None,
 ) -> None:
     """The container's first process. `cgroup_names`: hierarchies the parent sends views of; `gate`: a listening socket to wait at for the
     start, else the channel itself. Ends in execve or _exit.
     """
     step = _Step()
     try:
-        _run(plan, channel, stdio, cgroup_names, preserve_fds=preserve_fds, gate=gate, step=step)
+        _run(plan, channel, stdio, cgroup_names, preserve_fds=preserve_fds, gate=gate, init_fd=init_fd, step=step)
     except BaseException as e:
         try:
             channel.send(ch.ERROR, ch.encode_error(e, step.name))
@@ -76,6 +77,7 @@ def _run(
     *,
     preserve_fds: int,
     gate: socket.socket | None,
+    init_fd: int | None,
     step: _Step,
 ) -> None:
     step.name = "set up process"
@@ -161,7 +163,7 @@ def _run(
             step.name = ""
 
     root_fd = openat2(-100, "/", O_PATH)
-    finish.run(plan.process, root_fd, preserve_fds, wait_at_gate)
+    finish.run(plan.process, root_fd, preserve_fds, wait_at_gate, init_fd)
 
 
 def _state(plan: Plan, status: str) -> State:

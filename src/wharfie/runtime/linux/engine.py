@@ -30,10 +30,10 @@ from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
-from wharfie.runtime.linux import child, hooks
+from wharfie.runtime.linux import child, hooks, init_program
 from wharfie.runtime.linux import exec as exec_
 from wharfie.runtime.linux.cgroups import Manager, open_manager
-from wharfie.runtime.linux.plan import Plan, plan
+from wharfie.runtime.linux.plan import INIT_ANNOTATION, Plan, plan
 from wharfie.runtime.linux.prepare import prepare
 from wharfie.runtime.linux.process import plan_process
 from wharfie.spec.runtime import Process, Resources, Spec, State
@@ -153,8 +153,14 @@ class LinuxEngine:
             if birth_fd is not None:
                 stack.callback(os.close, birth_fd)
 
+            init_fd = None
+            if spec.annotations.get(INIT_ANNOTATION) == "1":
+                init_fd = init_program.descriptor()
+                stack.callback(os.close, init_fd)
+
             def first() -> None:
-                child.init(p, theirs, fds, [name for name, _ in views], preserve_fds=self.preserve_fds, gate=gate)
+                names = [name for name, _ in views]
+                child.init(p, theirs, fds, names, preserve_fds=self.preserve_fds, gate=gate, init_fd=init_fd)
 
             time_offsets = spec.linux.time_offsets if spec.linux is not None else {}
             self.pid, self._pidfd = exec_.spawn(

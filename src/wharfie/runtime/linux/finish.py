@@ -218,11 +218,14 @@ def become(plan: ProcessPlan, available: int) -> None:
             seccomp.set_filter(plan.seccomp, plan.seccomp_flags)
 
 
-def execute(path: bytes, plan: ProcessPlan) -> None:
+def execute(path: bytes, plan: ProcessPlan, init_fd: int | None = None) -> None:
     """Call execve. Returns only by raising NotFound or PermissionDenied."""
     shown = plan.args[0].decode(errors="replace")
     try:
-        os.execve(path, plan.args, plan.env)
+        if init_fd is None:
+            os.execve(path, plan.args, plan.env)
+        else:
+            os.execve(init_fd, [b"init", path, *plan.args], plan.env)
     except OSError as e:
         if e.errno in (errno.ENOENT, errno.ENOTDIR):
             raise NotFound(
@@ -233,8 +236,17 @@ def execute(path: bytes, plan: ProcessPlan) -> None:
         raise OSError(e.errno, f"execve: {e.strerror}", shown) from None
 
 
-def run(plan: ProcessPlan, root_fd: int, preserve_fds: int, gate: Callable[[], None] | None) -> None:
-    """Everything from here to execve; `gate` waits for the start. Returns only by raising."""
+def run(
+    plan: ProcessPlan,
+    root_fd: int,
+    preserve_fds: int,
+    gate: Callable[[], None] | None,
+    init_fd: int | None = None,
+) -> None:
+    """Everything from here to execve; `gate` waits for the start, `init_fd` is a program to run it under.
+
+    Returns only by raising.
+    """
     schedule(plan)
     if b"HOME" not in plan.env:
         plan.env[b"HOME"] = os.fsencode(home_of(plan.uid, root_fd))
@@ -247,4 +259,4 @@ def run(plan: ProcessPlan, root_fd: int, preserve_fds: int, gate: Callable[[], N
     become(plan, caps.permitted())
     if not entered and not enter_cwd(plan.cwd):
         raise PermissionDenied(f"change to working directory `{plan.cwd}`: permission denied")
-    execute(program, plan)
+    execute(program, plan, init_fd)
