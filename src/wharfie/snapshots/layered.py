@@ -34,6 +34,7 @@ class Layered(Layers):
         super().__init__(directory)
         self._links = os.path.join(os.path.realpath(state), "l")
         self._empty = os.path.join(directory, "empty")
+        self._has_shown = False
         if any(character in path for path in (directory, self._links) for character in ",:\\"):
             raise InvalidArgument(
                 f"open snapshotter {self.name!r}: overlayfs cannot take {directory!r} or {self._links!r}",
@@ -46,6 +47,7 @@ class Layered(Layers):
 
     def _shown(self, path: str) -> str:
         """A short path of a directory that shows the layer at `path`, good for lowerdir=."""
+        self._has_shown = True
         link = self._link(path)
         try:
             if os.readlink(link) == path:
@@ -293,10 +295,18 @@ class Layered(Layers):
     def cleanup(self) -> None:
         self._entries.sweep()
         self._sweep_sidecars()
-        self._release(self._used(lambda _: True))
+        with self._entries.taking():  # or a snapshot that is opened just now would lose its layers
+            self._release(self._used(lambda _: True))
 
     def close(self) -> None:
-        self._release(self._used(lambda record: record.info.kind != KIND_COMMITTED))
+        if self._idle():
+            return
+        with self._entries.taking():
+            self._release(self._used(lambda record: record.info.kind != KIND_COMMITTED))
+
+    def _idle(self) -> bool:
+        """Whether nothing was shown: so close() of a worker does not touch what the daemon has mounted."""
+        return not self._has_shown
 
     def _used(self, wanted: Callable[[Record], bool]) -> set[str]:
         """Paths of the layers below all snapshots that are `wanted`."""

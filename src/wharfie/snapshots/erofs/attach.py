@@ -48,6 +48,7 @@ class Attachments:
         self._base = os.path.join(os.path.realpath(state), "l")
         self._lock = threading.Lock()
         self._known: dict[str, tuple[str, int]] = {}
+        self._met = False
 
     def show(self, path: str) -> str:
         """The mount point of the layer file `path`, attached now if it was not."""
@@ -61,12 +62,17 @@ class Attachments:
                 there = self._attached()
                 if path not in there:
                     there[path] = self._attach(path, there)
-                self._known = {file: (point, _device(point)) for file, point in there.items()}
+                self._know(there)
                 return there[path]
+
+    def idle(self) -> bool:
+        """Whether this object has neither made nor met a mount."""
+        return not self._met
 
     def hide(self, paths: set[str] | None = None, *, but: set[str] | None = None) -> None:
         """Unmount the layers `paths`, or all `but` some. Overlays that use one keep it alive by themselves."""
         if not os.path.isdir(self._base):
+            self._known = {}
             return
         with self._lock, FileLock(self._base + ".lock"):
             there = self._attached()
@@ -75,10 +81,14 @@ class Attachments:
                 if (paths is not None and path in paths) or (but is not None and path not in but):
                     mountapi.umount2(point, mountapi.MNT_DETACH)
                     os.rmdir(point)
-                    self._known.pop(path, None)
                     del left[path]
+            self._know(left)
             if not left and but is not None and self._is_mount():
                 mountapi.umount2(self._base, mountapi.MNT_DETACH)
+
+    def _know(self, there: dict[str, str]) -> None:
+        self._known = {file: (point, _device(point)) for file, point in there.items()}
+        self._met = self._met or bool(there)
 
     def _attach(self, path: str, there: dict[str, str]) -> str:
         taken = set(there.values())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from wharfie.archive.entry import Entry
-from wharfie.archive.pipeline import Ahead, Behind, Segments
+from wharfie.archive.pipeline import Ahead, Behind, Segments, collector_paused
 from wharfie.archive.scan import Scanner
 from wharfie.errdefs import ResourceExhausted
 from wharfie.snapshots.erofs.image import BLOCK_BITS, BLOCK_BYTES, HOLE, write_metadata
@@ -28,7 +28,7 @@ def build(chunks: Iterator[bytes], digest: str, fd: int) -> Tree:
     then of no use.
     """
     tree = Tree()
-    with Ahead(chunks) as ahead, Behind(digest, fd) as behind:
+    with collector_paused(), Ahead(chunks) as ahead, Behind(digest, fd) as behind:
         segments: Segments = [_ZEROS[:BLOCK_BYTES]]
 
         def tee() -> Iterator[bytes]:

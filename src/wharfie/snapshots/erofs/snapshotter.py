@@ -42,6 +42,9 @@ class ErofsSnapshotter(Layered):
     def _hide(self, path: str) -> None:
         self._attachments.hide({path})
 
+    def _idle(self) -> bool:
+        return super()._idle() and self._attachments.idle()
+
     def _release(self, used: set[str]) -> None:
         super()._release(used)
         self._attachments.hide(but=used)

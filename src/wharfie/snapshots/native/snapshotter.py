@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from wharfie.archive.compression import OUTPUT_BYTES
 from wharfie.archive.entry import REGULAR
-from wharfie.archive.pipeline import Ahead, Behind
+from wharfie.archive.pipeline import Ahead, Behind, collector_paused
 from wharfie.archive.scan import Scanner
 from wharfie.errdefs import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound, Unsupported
 from wharfie.linux.sync import syncfs
@@ -38,7 +38,7 @@ if sys.platform != "win32":
             try:
                 tree = Tree()
                 size = 0
-                with Ahead(chunks) as ahead, Behind(diff_id, fd) as behind:
+                with collector_paused(), Ahead(chunks) as ahead, Behind(diff_id, fd) as behind:
 
                     def tee() -> Iterator[bytes]:
                         for chunk in ahead:

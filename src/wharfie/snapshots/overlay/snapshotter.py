@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from wharfie.archive.pipeline import Ahead, Behind
+from wharfie.archive.pipeline import Ahead, Behind, collector_paused
 from wharfie.archive.scan import Scanner
 from wharfie.linux.sync import syncfs
 from wharfie.snapshots.layered import Layered
@@ -27,7 +27,7 @@ if sys.platform != "win32":
             try:
                 os.utime(root, ns=(0, 0))
                 extractor = Extractor(root, overlay=True)
-                with Ahead(chunks) as ahead, Behind(diff_id) as behind:
+                with collector_paused(), Ahead(chunks) as ahead, Behind(diff_id) as behind:
 
                     def tee() -> Iterator[bytes]:
                         for chunk in ahead:
