@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -16,7 +18,7 @@ import pytest
 
 from conftest import need
 from harness import images, leaks
-from harness.engine import Engine
+from harness.engine import Engine, UnixConnection
 from harness.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.peer]
@@ -188,10 +190,63 @@ def test_load_of_something_else(engine: Engine, archive: bytes, says: str) -> No
 
 
 def test_import_of_rubbish(engine: Engine) -> None:
-    for rubbish in (b"x" * 5000, b"\x1f\x8b" + b"x" * 5000):
+    for rubbish in (b"", b"x" * 5000, b"\x1f\x8b" + b"x" * 5000):
         status, body = engine.api("POST", "/images/create?fromSrc=-&repo=bad", rubbish)
         assert status >= 400, body
         assert body["message"]
     status, body = engine.api("POST", "/images/create?fromSrc=-&repo=bad&changes=RUN+x", images.make_tar({"a": b""}))
     assert status == 400
     assert engine.out("images", "-q", "bad", program=DOCKER) == ""
+
+
+def test_kill_while_something_comes_in(own_engine: Engine, busybox: str) -> None:
+    engine = own_engine
+    blobs, ingest = engine.root / "content/blobs/sha256", engine.root / "content/ingest"
+    before = {p.name for p in blobs.iterdir()}
+    layer = images.make_tar({"a": os.urandom(2 << 20), "b": os.urandom(2 << 20)})
+    for path in ("/images/load", "/images/create?fromSrc=-&repo=half"):
+        connection = UnixConnection(str(engine.socket))
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str(len(layer)))
+        connection.endheaders()
+        connection.send(layer[: 3 << 20])
+        assert leaks.wait_until_gone(lambda: [] if any(ingest.iterdir()) else [1]) == [], "it has begun"
+        engine.kill()
+        connection.close()
+        engine.start()
+        assert leaks.wait_until_gone(lambda: {p.name for p in blobs.iterdir()} - before) == []
+        assert leaks.wait_until_gone(ingest.iterdir) == []
+        assert engine.out("images", "-q", "half", program=DOCKER) == ""
+    assert engine.out("run", "--rm", busybox, "echo", "whole", program=DOCKER) == "whole"
+
+
+def test_a_client_that_leaves_ends_save_load_and_import(engine: Engine, two: str) -> None:
+    def threads() -> int:
+        return len(os.listdir(f"/proc/{engine.pid}/task"))
+
+    def descriptors() -> list[str]:
+        """What the daemon has open, its database (once a thread) left out."""
+        found = []
+        for fd in os.listdir(f"/proc/{engine.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(f"/proc/{engine.pid}/fd/{fd}"))
+        return [f for f in found if "metadata.db" not in f]
+
+    engine.run("save", two, program=DOCKER)
+    before = descriptors()
+    for _ in range(5):
+        connection = UnixConnection(str(engine.socket))
+        connection.request("GET", f"/images/get?names={two}")
+        connection.getresponse().read(100)
+        connection.close()
+        for path in ("/images/load", "/images/create?fromSrc=-&repo=half"):
+            connection = UnixConnection(str(engine.socket))
+            connection.putrequest("POST", path)
+            connection.putheader("Content-Length", "1000000")
+            connection.endheaders()
+            connection.send(images.make_tar({"x": b"y" * 200_000})[:100_000])
+            connection.close()
+    assert leaks.wait_until_gone(lambda: descriptors()[len(before) :]) == []
+    assert threads() < 40
+    assert engine.out("images", "-q", "half", program=DOCKER) == ""
+    engine.run("rmi", two, program=DOCKER)

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from wharfie.daemon.state import Engine
+from wharfie.errdefs import Cancelled
 
 T = TypeVar("T")
 
 PIPE_BYTES = 1 << 20
+
+
+class Readable(Protocol):
+    def read(self, n: int = -1, /) -> bytes: ...
 
 
 class ByteSource(Protocol):
@@ -100,8 +106,33 @@ def from_thread(engine: Engine, work: Callable[[Callable[[bytes], None]], None])
     return _chunks(engine, lambda writer: _in_thread(engine, run, writer), lambda _: None)
 
 
-async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
-    """The body into the pipe; ends early, without an error, when nobody reads any more."""
+class _Body(io.RawIOBase):
+    """The reading end of a body's pipe. An end that is only the client's going away is an error, not an end."""
+
+    def __init__(self, fd: int, cut: list[BaseException]) -> None:
+        super().__init__()
+        self._fd, self._cut = fd, cut
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, n: int = -1, /) -> bytes:
+        data = os.read(self._fd, n if n >= 0 else PIPE_BYTES)
+        if not data and n and self._cut:
+            raise Cancelled("read request: the client went away in the middle of it")
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+async def _feed(engine: Engine, body: ByteSource, writer_fd: int, cut: list[BaseException]) -> None:
+    """The body into the pipe; ends early, without an error, when nobody reads any more.
+
+    `cut` gets the reason, before the pipe ends, where the body is not whole.
+    """
     transport, protocol = await engine.loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(writer_fd, "wb", buffering=0)
     )
@@ -110,8 +141,9 @@ async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
         async for chunk in body.iter_any():
             writer.write(chunk)
             await writer.drain()
-    except (BrokenPipeError, ConnectionResetError):
-        if not transport.is_closing():
+    except BaseException as e:
+        cut.append(e)
+        if not isinstance(e, ConnectionError) or not transport.is_closing():
             raise  # the client has gone, not the reader
     finally:
         writer.close()
@@ -119,11 +151,11 @@ async def _feed(engine: Engine, body: ByteSource, writer_fd: int) -> None:
             await writer.wait_closed()
 
 
-async def _fed(engine: Engine, body: ByteSource, start: Callable[[int], Awaitable[T]]) -> T:
+async def _fed(engine: Engine, body: ByteSource, start: Callable[[int], Awaitable[T]], cut: list[BaseException]) -> T:
     reader_fd, writer_fd = pipe()
     work = asyncio.ensure_future(start(reader_fd))
     work.add_done_callback(lambda _: os.close(reader_fd))
-    feeding = asyncio.ensure_future(_feed(engine, body, writer_fd))
+    feeding = asyncio.ensure_future(_feed(engine, body, writer_fd, cut))
     try:
         await asyncio.wait({work, feeding}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -137,17 +169,18 @@ async def _fed(engine: Engine, body: ByteSource, start: Callable[[int], Awaitabl
 
 async def into_worker(engine: Engine, body: ByteSource, entry: str, args: bytes, fds: list[int]) -> bytes:
     """Run a worker whose last descriptor gives the body."""
-    return await _fed(engine, body, lambda reader: engine.tasks.worker(entry, args, [*fds, reader]))
+    return await _fed(engine, body, lambda reader: engine.tasks.worker(entry, args, [*fds, reader]), [])
 
 
-async def into_thread(engine: Engine, body: ByteSource, work: Callable[[BinaryIO], T]) -> T:
-    """Run `work(stream)` in the transfer pool on the body."""
+async def into_thread(engine: Engine, body: ByteSource, work: Callable[[Readable], T]) -> T:
+    """Run `work(stream)` in the transfer pool on the body. The stream raises Cancelled where the body is cut short."""
+    cut: list[BaseException] = []
 
     def run(own_fd: int) -> T:
-        with os.fdopen(own_fd, "rb", buffering=0) as stream:
+        with _Body(own_fd, cut) as stream:
             return work(stream)
 
-    return await _fed(engine, body, lambda reader: _in_thread(engine, run, reader))
+    return await _fed(engine, body, lambda reader: _in_thread(engine, run, reader), cut)
 
 
 def aclosing(chunks: AsyncIterator[bytes]) -> contextlib.aclosing[Any]:

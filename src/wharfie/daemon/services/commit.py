@@ -8,18 +8,18 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from wharfie.daemon.services import containers_records as states
-from wharfie.daemon.services.archive_pipes import ByteSource, into_thread, pipe
+from wharfie.daemon.services.archive_pipes import ByteSource, Readable, into_thread, pipe
 from wharfie.daemon.services.commit_changes import apply_changes
 from wharfie.daemon.services.container import Container
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.specgen import merge_config
 from wharfie.daemon.state import Engine
-from wharfie.errdefs import NotFound, ResourceExhausted
+from wharfie.errdefs import InvalidArgument, NotFound, ResourceExhausted
 from wharfie.images import DANGLING_PREFIX, Ref
 from wharfie.images.making import NewLayer, add_layer, commit_image
 from wharfie.images.walk import Image, image_refs, open_image, references
@@ -185,11 +185,13 @@ async def import_image(engine: Engine, ns: str, body: ByteSource, new: NewImage,
     images: Images = engine.images
     config = apply_changes(ContainerConfig(), new.changes)
 
-    def work(stream: BinaryIO) -> Image:
+    def work(stream: Readable) -> Image:
         with contextlib.ExitStack() as stack:
             stack.callback(images.collect_soon)
             lease = stack.enter_context(images.leases(ns).hold("import"))
             layer = add_layer(engine.content, stream, lease.add)
+            if not layer.size_bytes:
+                raise InvalidArgument("import image: the archive is empty", hint="send the tar of a root file system")
             image = commit_image(
                 engine.content,
                 None,

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import BinaryIO
 
-from wharfie.daemon.services.archive_pipes import ByteSource, from_thread, into_thread
+from wharfie.daemon.services.archive_pipes import ByteSource, Readable, from_thread, into_thread
 from wharfie.daemon.services.images import Images
 from wharfie.daemon.services.images_progress import Message
 from wharfie.errdefs import InvalidArgument
@@ -79,7 +78,7 @@ async def load_archive(images: Images, ns: str, body: ByteSource, platform: Plat
     """Load all images of an archive; what is to be said of each. Raises InvalidArgument, DataLoss, NotFound."""
     engine = images.engine
 
-    def work(stream: BinaryIO) -> list[Message]:
+    def work(stream: Readable) -> list[Message]:
         try:
             with images.leases(ns).hold("load") as lease:
                 loaded = load(engine.content, stream, lease.add, platform=platform)
