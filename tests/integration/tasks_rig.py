@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC221, ASYNC240
 """A task manager with real runtimes: busybox on an overlay, namespaces, a cgroup of its own."""
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class RealRig(Rig):
             "ociVersion": "1.0.2",
             "process": {
                 "cwd": "/", "args": command, "env": ["PATH=/bin"], "terminal": terminal, "user": {"uid": 0, "gid": 0},
-                "capabilities": {k: CAPABILITIES for k in ("bounding", "effective", "permitted")},
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), CAPABILITIES),
             },
             "root": {"path": "rootfs"},
             "mounts": [

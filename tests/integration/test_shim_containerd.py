@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: PT018
 """Debian's containerd drives our shim: run, exec, stdio, terminal, kill, metrics, events, a killed shim."""
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness import images, leaks
 
 BIN = Path(__file__).resolve().parents[2] / ".venv/bin"

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ASYNC110
 """kill -9 of shim, zygote or manager at random moments: exits are known, logs whole, nothing is left."""
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from harness import leaks
 from tasks_rig import RUNC_SHIM, RealRig, with_real_rig
 
+from harness import leaks
 from wharfie.errdefs import WharfieError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit/tasks"))

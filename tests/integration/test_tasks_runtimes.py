@@ -142,7 +142,7 @@ async def test_a_foreign_shim_is_not_asked_for_what_it_cannot_do(rig):
 @with_real_rig
 async def test_unknown_runtimes(rig):
     for runtime in ("io.containerd.nonsense.v9", "/no/such/runtime"):
-        with pytest.raises(NotFound, match="nonsense|/no/such/runtime"):
+        with pytest.raises(NotFound, match=r"nonsense|/no/such/runtime"):
             await rig.create("true", runtime=runtime)
 
 

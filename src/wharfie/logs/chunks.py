@@ -10,6 +10,7 @@ import os
 
 from wharfie.logs import CAUGHT_UP, DONE, MORE, Entry, Selection
 from wharfie.logs.chunks_file import BLOCK_BYTES, FRAME, Segment, segment_numbers
+from wharfie.logs.fileio import sendfile
 from wharfie.logs.lines import Stamper, after_newlines
 
 TYPE_CHECKING = False
@@ -220,7 +221,7 @@ class ChunkCopier:
             if self._at >= end:
                 return DONE
             if self._untouched(segment):
-                self._at += os.sendfile(fd, segment.data_fd, self._at, min(end - self._at, 1 << 30))
+                self._at += sendfile(fd, segment.data_fd, self._at, min(end - self._at, 1 << 30))
                 return MORE
             self._pending = self._block(segment, end)
         except BlockingIOError:

@@ -20,6 +20,7 @@ import struct
 from array import array
 
 from wharfie.errdefs import DataLoss
+from wharfie.logs.fileio import O_CLOEXEC, pread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,10 +52,10 @@ class Segment:
 
     def __init__(self, directory: str, number: int) -> None:
         self.number = number
-        flags = os.O_RDONLY | os.O_CLOEXEC
+        flags = os.O_RDONLY | O_CLOEXEC
         self.index_fd = os.open(segment_path(directory, number, "idx"), flags)
         try:
-            head = os.pread(self.index_fd, HEADER.size, 0)
+            head = pread(self.index_fd, HEADER.size, 0)
             if len(head) < HEADER.size:
                 head = HEADER.pack(MAGIC, VERSION, 0, 0)  # killed at its very first write: nothing is in it
             magic, version, bits, self.created_ns = HEADER.unpack(head)
@@ -76,7 +77,7 @@ class Segment:
         """Read new index records, and find the end of the last whole frame."""
         size = os.fstat(self.data_fd).st_size
         at = HEADER.size + len(self.offsets) * RECORD.size
-        while data := os.pread(self.index_fd, 1 << 20, at):
+        while data := pread(self.index_fd, 1 << 20, at):
             whole = len(data) // RECORD.size * RECORD.size
             pairs = array("Q", data[:whole])
             if struct.pack("=Q", 1) != struct.pack("<Q", 1):
@@ -94,7 +95,7 @@ class Segment:
             return
         end = max(self.end, self.offsets[-1] if self.offsets else 0)
         while end + FRAME.size <= size:
-            _, length = FRAME.unpack(os.pread(self.data_fd, FRAME.size, end))
+            _, length = FRAME.unpack(pread(self.data_fd, FRAME.size, end))
             if end + FRAME.size + length > size:
                 break
             end += FRAME.size + length
@@ -119,7 +120,7 @@ class Segment:
         """(offset, stream, payload) between two frame borders; raw data comes in blocks of the index."""
         at = start
         while at < end:
-            data = os.pread(self.data_fd, min(4 * BLOCK_BYTES, end - at), at)
+            data = pread(self.data_fd, min(4 * BLOCK_BYTES, end - at), at)
             if self.raw:
                 yield from self._raw_blocks(at, data)
                 at += len(data)
@@ -135,7 +136,7 @@ class Segment:
                 used += FRAME.size + length
             if not used:
                 _, length = FRAME.unpack_from(data)
-                payload = os.pread(self.data_fd, length, at + FRAME.size)
+                payload = pread(self.data_fd, length, at + FRAME.size)
                 yield at, data[0], payload
                 used = FRAME.size + length
             at += used

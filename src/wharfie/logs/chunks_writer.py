@@ -21,12 +21,13 @@ from wharfie.logs.chunks_file import (
     segment_numbers,
     segment_path,
 )  # fmt: skip
+from wharfie.logs.fileio import O_CLOEXEC, writev
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wharfie.logs import Copier, Request
 
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | O_CLOEXEC
 
 
 class ChunkWriter:
@@ -97,7 +98,7 @@ class ChunkWriter:
 
     def _put(self, parts: list[bytes | memoryview], size: int) -> None:
         try:
-            written = os.writev(self._data_fd, parts)
+            written = writev(self._data_fd, parts)
             rest = b"".join(parts)[written:] if written < size else b""
             while rest:
                 rest = rest[os.write(self._data_fd, rest) :]

@@ -16,6 +16,7 @@ import msgspec
 
 from wharfie.logs import CAUGHT_UP, DONE, MORE, Entry
 from wharfie.logs.chunks_file import FRAME
+from wharfie.logs.fileio import O_CLOEXEC, pread
 from wharfie.logs.lines import Stamper
 
 TYPE_CHECKING = False
@@ -66,11 +67,11 @@ class JsonFileWriter:
         self._cut_torn_tail()
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC, 0o640)
         self._size = os.fstat(self._fd).st_size
 
     def _cut_torn_tail(self) -> None:
-        tail = os.pread(self._fd, 1 << 20, max(self._size - (1 << 20), 0))
+        tail = pread(self._fd, 1 << 20, max(self._size - (1 << 20), 0))
         torn = len(tail) - (tail.rfind(b"\n") + 1)
         if torn:
             os.ftruncate(self._fd, self._size - torn)
@@ -179,7 +180,7 @@ class JsonFileCopier:
         numbers = sorted((int(n[len(name) + 1 :]) for n in names if n.startswith(f"{name}.") and n[len(name) + 1 :].isdigit()), reverse=True)  # fmt: skip
         for path in [*(f"{self._path}.{n}" for n in numbers), self._path]:
             with contextlib.suppress(FileNotFoundError):
-                self._files.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self._files.append(os.open(path, os.O_RDONLY | O_CLOEXEC))
 
     def _seek_tail(self) -> int:
         """Drop the files before the one in which the last `tail` lines begin; offset in that."""
@@ -189,7 +190,7 @@ class JsonFileCopier:
             at = end = os.fstat(fd).st_size
             while at > 0:
                 start = max(at - _BLOCK, 0)
-                block = os.pread(fd, at - start, start)
+                block = pread(fd, at - start, start)
                 cut = len(block)
                 while (cut := block.rfind(b"\n", 0, cut)) >= 0:
                     if start + cut + 1 == end:
@@ -213,7 +214,7 @@ class JsonFileCopier:
     def next_block(self) -> list[Entry] | None:
         """Some entries (perhaps none that are wanted); None when nothing is there (yet)."""
         while self._files:
-            data = os.pread(self._files[0], _BLOCK, self._at)
+            data = pread(self._files[0], _BLOCK, self._at)
             whole = data.rfind(b"\n") + 1
             if whole:
                 self._at += whole
@@ -231,7 +232,7 @@ class JsonFileCopier:
         if not self._follow:
             return False
         try:
-            new = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            new = os.open(self._path, os.O_RDONLY | O_CLOEXEC)
         except FileNotFoundError:
             return False
         if os.fstat(new).st_ino == os.fstat(self._files[0]).st_ino:

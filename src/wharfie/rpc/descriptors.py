@@ -6,10 +6,13 @@ from __future__ import annotations
 import array
 import os
 import socket
+import sys
 
 
 def receive(sock: socket.socket, size: int, max_fds: int) -> tuple[bytes, list[int]]:
     """(message, descriptors), all close-on-exec. A message that lost some of either is an OSError, none stays open."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     fds = array.array("i")
     data, ancillary, flags, _ = sock.recvmsg(size, socket.CMSG_SPACE(max_fds * fds.itemsize), socket.MSG_CMSG_CLOEXEC)
     for level, kind, payload in ancillary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 
 from wharfie import errdefs
 from wharfie.rpc.frames import REQUEST, RESPONSE, FrameReader, encode_frame
@@ -106,4 +107,6 @@ class Connection:
 
 def peer_uid(sock: socket.socket) -> int:
     """User at the other end of a unix socket."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])

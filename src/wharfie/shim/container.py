@@ -7,6 +7,7 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 
 from wharfie import log
@@ -18,6 +19,9 @@ from wharfie.shim.process import Process, StdioEnds
 from wharfie.spec.pb import events
 from wharfie.spec.pb.base import CREATED, PAUSED, RUNNING, STOPPED, Timestamp
 from wharfie.spec.runtime import decode_spec
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 
 from wharfie import log
@@ -13,6 +14,9 @@ from wharfie.shim.loop import ERR, HUP, IN, OUT
 from wharfie.spec.pb.base import Any, Timestamp
 from wharfie.spec.pb.events import TOPICS, type_url
 from wharfie.spec.pb.ttrpc import Envelope, ForwardRequest, Request
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 
 from wharfie.errdefs import NotFound, Unavailable
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,14 @@ import heapq
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 
 from wharfie import log
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,6 +18,9 @@ import time
 from wharfie.errdefs import InvalidArgument, WharfieError
 from wharfie.tasks.sealed import reexec_sealed
 
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence

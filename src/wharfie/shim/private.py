@@ -19,6 +19,9 @@ from wharfie.shim.streams import Streams
 from wharfie.spec.runtime import decode_process
 from wharfie.tasks.private import MAX_FDS, MAX_MESSAGE, attach_request, logs_request
 
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 
 from wharfie import logs
 from wharfie.linux.libc import syscall
@@ -20,6 +21,9 @@ from wharfie.shim.process import Process, StdioURIs
 from wharfie.shim.service import TaskService
 from wharfie.shim.streams import Streams
 from wharfie.tasks.private import PROTOCOL, attach_request
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

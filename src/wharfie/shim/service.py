@@ -20,6 +20,9 @@ from wharfie.spec.pb import task
 from wharfie.spec.pb.base import Empty, ProcessInfo, Timestamp
 from wharfie.spec.runtime import Resources, decode_process
 
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,14 @@ import contextlib
 import errno
 import os
 import struct
+import sys
 
 from wharfie.logs import CAUGHT_UP, DONE, Selection
 from wharfie.shim.detach import DetachKeys
 from wharfie.shim.loop import ERR, HUP, IN, OUT, RDHUP
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

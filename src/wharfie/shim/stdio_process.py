@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from typing import Any
 
 from wharfie import logs
@@ -20,6 +21,9 @@ from wharfie.shim.loop import IN, Loop
 from wharfie.shim.serve import ShimServer, write_identity
 from wharfie.shim.streams import Streams
 from wharfie.tasks.private import attach_request, logs_request
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

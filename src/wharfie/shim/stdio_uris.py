@@ -7,11 +7,15 @@ import fcntl
 import os
 import select
 import stat
+import sys
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from wharfie.errdefs import InvalidArgument, Unavailable
 from wharfie.shim.loop import HUP, IN
 from wharfie.shim.sinks import Sink
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import struct
+import sys
 import termios
 
 from wharfie.logs import Selection
 from wharfie.shim.loop import HUP, IN, OUT
 from wharfie.shim.sinks import AttachSink, FollowSink
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +68,7 @@ class Streams:
     def add_output(self, fd: int, stream: int) -> None:
         os.set_blocking(fd, False)
         self._outputs[fd] = stream
-        self.loop.watch(fd, IN, lambda _: self._readable(fd))
+        self.loop.watch(fd, IN, functools.partial(self._readable_event, fd))
 
     def set_stdin(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -80,6 +85,9 @@ class Streams:
     def resize(self, width: int, height: int) -> None:
         if self.console >= 0:
             fcntl.ioctl(self.console, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def _readable_event(self, fd: int, _: int) -> None:
+        self._readable(fd)
 
     def _readable(self, fd: int) -> None:
         for _ in range(_READS):
@@ -113,7 +121,7 @@ class Streams:
     def _pause(self) -> None:
         self._paused = True
         for fd in self._outputs:
-            self.loop.watch(fd, 0, lambda e, fd=fd: self._hung_up(fd, e))  # type: ignore[misc]
+            self.loop.watch(fd, 0, functools.partial(self._hung_up, fd))
 
     def _hung_up(self, fd: int, events: int) -> None:
         """A paused output whose writers are gone stays to be read; epoll would report it again and again."""
@@ -125,7 +133,7 @@ class Streams:
         if self._paused and not any(s.blocked for s in self.sinks):
             self._paused = False
             for fd in tuple(self._outputs):
-                self.loop.watch(fd, IN, lambda _, fd=fd: self._readable(fd))  # type: ignore[misc]
+                self.loop.watch(fd, IN, functools.partial(self._readable_event, fd))
         if self.ended and not self._paused:
             self.end()
 

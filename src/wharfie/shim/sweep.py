@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 
 from wharfie import log
@@ -14,6 +15,9 @@ from wharfie.errdefs import WharfieError
 from wharfie.fsutil import atomic
 from wharfie.shim.sweep_others import end_stdio, sweep_external, sweep_foreign, unmount_below
 from wharfie.spec.runtime import decode_spec
+
+if sys.platform == "win32":
+    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 
 from wharfie.rpc.server import Call, Connection, peer_uid
 from wharfie.spec.pb.base import Empty
@@ -24,6 +25,8 @@ class EventsServer:
 
     def open(self) -> None:
         """Idempotent; takes over the name from a former daemon."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         if self._listener is not None:
             return
         temporary = f"{self._path}.new"
@@ -41,6 +44,8 @@ class EventsServer:
         asyncio.get_running_loop().add_reader(sock, self._accept)
 
     def _accept(self) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         assert self._listener is not None
         try:
             sock, _ = self._listener.accept()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,8 @@ def foreign_bundle(bundle: str, path: str) -> None:
 
     `path` is `<run directory>/<id>`: containerd's shims take the last part for the id.
     """
+    if sys.platform == "win32":
+        raise NotImplementedError
     os.makedirs(f"{path}/rootfs", mode=0o711)
     shutil.copy(f"{bundle}/config.json", f"{path}/config.json")
     os.mkfifo(f"{path}/log", 0o600)

@@ -15,9 +15,10 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 
-from wharfie.errdefs import AlreadyExists, Unavailable
+from wharfie.errdefs import AlreadyExists, FailedPrecondition, Unavailable
 from wharfie.rpc.client import connect
 from wharfie.rpc.status import from_document
 from wharfie.spec.pb import task as pb
@@ -25,7 +26,7 @@ from wharfie.spec.pb.base import Mount as PbMount
 from wharfie.tasks import CreateRequest, SupervisorDied, TaskExit, sockets
 from wharfie.tasks.events_server import EventsServer
 from wharfie.tasks.foreign import ForeignTask, address_path, check_request, foreign_bundle, shim_program
-from wharfie.tasks.private import attach_document
+from wharfie.tasks.private import PROTOCOL, attach_document
 from wharfie.tasks.private_client import PrivateClient
 from wharfie.tasks.shim import ShimTask, read_exit
 from wharfie.tasks.zygote import Zygote
@@ -93,6 +94,8 @@ class Manager:
             await self._sweep(task.namespace, task.container_id, run, task.bundle, record=False)
 
     async def _fork_shim(self, request: CreateRequest, run: str) -> ShimTask:
+        if sys.platform == "win32":
+            raise NotImplementedError
         with contextlib.ExitStack() as stack:
             with open(f"{run}/bundle", "w") as f:
                 f.write(request.bundle)
@@ -157,6 +160,8 @@ class Manager:
         }).encode()  # fmt: skip
 
     async def _fork_stdio(self, request: CreateRequest, run: str) -> PrivateClient:
+        if sys.platform == "win32":
+            raise NotImplementedError
         with sockets.listen(run, sockets.PRIVATE, socket.SOCK_SEQPACKET) as listener:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -173,6 +178,8 @@ class Manager:
     async def _connect_foreign(
         self, namespace: str, container_id: str, run: str, bundle: str, private: PrivateClient
     ) -> ForeignTask:
+        if sys.platform == "win32":
+            raise NotImplementedError
         with open(f"{run}/address", "rb") as f:
             path = json.loads(f.read())["path"]
         sock = sockets.connect(os.path.dirname(path), os.path.basename(path), socket.SOCK_STREAM)
@@ -301,6 +308,8 @@ class Manager:
         return await self.worker("unpack", json.dumps(args).encode(), [stream_fd])
 
     async def worker(self, entry: str, args: bytes, fds: Sequence[int] = ()) -> bytes:
+        if sys.platform == "win32":
+            raise NotImplementedError
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(writer, True)
         try:
@@ -361,12 +370,20 @@ async def _read_all(fd: int) -> bytes:
 
 def _live_shim(run: str) -> int:
     """Pidfd of the shim of a run directory, -1 where it is gone."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     try:
         with open(f"{run}/shim.json", "rb") as f:
             identity = json.loads(f.read())
         pidfd = os.pidfd_open(identity["pid"])
     except (FileNotFoundError, ProcessLookupError):
         return -1
+    if identity["version"] > PROTOCOL:
+        os.close(pidfd)
+        raise FailedPrecondition(
+            f"find shim {run!r}: it speaks version {identity['version']} of the private protocol, we know {PROTOCOL}",
+            hint="a newer wharfied started it: run that one again, or stop the container with it",
+        )
     try:
         with open(f"/proc/{identity['pid']}/stat", "rb") as f:
             fields = f.read().rpartition(b")")[2].split()

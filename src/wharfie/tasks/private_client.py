@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ class PrivateClient:
 
     async def call(self, document: dict[str, Any], fds: Sequence[int] = ()) -> Any:
         """Raises what the shim raised; Unavailable where it is gone. Descriptors stay the caller's."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         if self._sock is None:
             raise Unavailable(f"call shim: {document['op']}: the connection is closed")
         self._next += 1

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 
@@ -12,6 +11,10 @@ _MFD_EXEC = 0x10
 
 def sealed_interpreter() -> int:
     """Descriptor of a read-only copy of this interpreter in memory."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    import fcntl
+
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         image = os.memfd_create("wharfie-zygote", flags | _MFD_EXEC)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -169,6 +170,8 @@ class ShimTask:
 
     async def abandon(self) -> None:
         """After a Create that failed: the shim ends when nobody holds its connections."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         self._deleted = True
         self._client.close()
         self._private.close()

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from collections.abc import Callable
 
 TTRPC, PRIVATE = "shim.sock", "private.sock"
 
 
 def listen(directory: str, name: str, kind: int) -> socket.socket:
     """Bind and listen at `<directory>/<name>`, 0600 whatever the umask."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         _at(directory, name, sock.bind)
@@ -24,6 +28,8 @@ def listen(directory: str, name: str, kind: int) -> socket.socket:
 
 def connect(directory: str, name: str, kind: int) -> socket.socket:
     """Raises OSError."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
         _at(directory, name, sock.connect)
@@ -33,9 +39,11 @@ def connect(directory: str, name: str, kind: int) -> socket.socket:
     return sock
 
 
-def _at(directory: str, name: str, call: object) -> None:
+def _at(directory: str, name: str, call: Callable[[str], object]) -> None:
+    if sys.platform == "win32":
+        raise NotImplementedError
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        call(f"/proc/self/fd/{fd}/{name}")  # type: ignore[operator]
+        call(f"/proc/self/fd/{fd}/{name}")
     finally:
         os.close(fd)

@@ -56,6 +56,8 @@ class Zygote:
 
     def start(self) -> None:
         """Spawn it; it imports while we go on, and its socket keeps what is asked meanwhile."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         image = sealed_interpreter()
         import wharfie
@@ -91,6 +93,8 @@ class Zygote:
 
         Cancelled after the request is out: the process is killed as soon as it is known.
         """
+        if sys.platform == "win32":
+            raise NotImplementedError
         head = json.dumps({"entry": entry, "title": title, "result": result, "log": log}).encode()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Forked] = loop.create_future()
@@ -112,6 +116,8 @@ class Zygote:
         return await answer
 
     def _readable(self, sock: socket.socket) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         try:
             data, fds = receive(sock, 1 << 16, 1)
         except BlockingIOError:

@@ -8,8 +8,12 @@ one each; containers have their own anyway.
 from __future__ import annotations
 
 import os
+import sys
 
 from wharfie import log
+
+if sys.platform == "win32":
+    raise ImportError("the zygote is a Linux process")
 
 
 def enter_cgroup(path: str) -> None:
@@ -29,12 +33,16 @@ def enter_cgroup(path: str) -> None:
 
 
 def leave_cgroup(path: str) -> None:
-    """Remove cgroup `path` from each hierarchy if nothing is in it any more."""
+    """Move back to the top and remove cgroup `path` from each hierarchy, unless shims are still in it."""
+    if not path:
+        return
     for base in _hierarchies():
         try:
+            with open(f"{base}/cgroup.procs", "w") as f:
+                f.write("0")
             os.rmdir(base + path)
         except OSError:
-            continue  # others are in it, or it was never made
+            continue  # others are in it: the last zygote to end removes it
 
 
 def _inherit_cpuset(base: str, directory: str) -> None:

@@ -17,9 +17,12 @@ from wharfie import log
 from wharfie.linux.libc import syscall
 from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
-from wharfie.zygote.cgroup import enter_cgroup
+from wharfie.zygote.cgroup import enter_cgroup, leave_cgroup
 from wharfie.zygote.entries import load, preload_modules, run_worker
 from wharfie.zygote.title import set_title
+
+if sys.platform == "win32":
+    raise ImportError("the zygote is a Linux process")
 
 _MAX_MESSAGE = 192 << 10
 _MAX_FDS = 250
@@ -59,6 +62,7 @@ def main() -> None:
                 os.read(wake_r, 4096)
                 _reap()
             elif not _answer(sock):
+                leave_cgroup(sys.argv[2])
                 return
 
 

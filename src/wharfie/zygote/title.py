@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 
 from wharfie.linux.libc import syscall
+
+if sys.platform == "win32":
+    raise ImportError("the zygote is a Linux process")
 
 PR_SET_NAME = 15
 

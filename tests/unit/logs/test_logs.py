@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wharfie.errdefs import InvalidArgument
-from wharfie.logs import CAUGHT_UP, DONE, Selection, open_reader, open_writer
+from wharfie.logs import CAUGHT_UP, DONE, Selection, chunks_writer, open_reader, open_writer
 
 
 @pytest.fixture(params=["wharfie", "json-file"])
@@ -102,7 +102,8 @@ def test_time_stamps_before_each_line(log):
     lines = read(*log, timestamps=True, details="k=v", multiplexed=False).splitlines()
     assert [line.split(b" ", 1)[1] for line in lines] == [b"k=v a", b"k=v b", b"k=v cd"]
     stamp = lines[0].split()[0].decode()
-    assert len(stamp) == 30 and stamp.endswith("Z")
+    assert len(stamp) == 30
+    assert stamp.endswith("Z")
     assert abs(time.mktime(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone - before) < 5
 
 
@@ -217,14 +218,13 @@ def test_torn_tail_is_cut_at_every_byte(tmp_path):
 def test_a_full_disk_loses_log_and_nothing_else(tmp_path, monkeypatch):
     writer = open_writer("wharfie", str(tmp_path))
     writer.write(1, b"kept\n")
-    real = os.writev
 
     def full(fd, parts):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "writev", full)
+    monkeypatch.setattr(chunks_writer, "writev", full)
     writer.write(1, b"lost\n")
-    monkeypatch.setattr(os, "writev", real)
+    monkeypatch.setattr(chunks_writer, "writev", os.writev)
     writer.write(1, b"after\n")
     writer.close()
     assert writer.lost_bytes == 5

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: PT018
 """Frames, errors across the wire, and a server that misbehaving clients cannot hurt."""
 
 from __future__ import annotations
