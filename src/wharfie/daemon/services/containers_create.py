@@ -305,10 +305,8 @@ async def _record(cs: Containers, new: _New, mounts: list[Mount]) -> Container:
     things = list(image.refs) or [Ref(KIND_BLOB, image.target.digest), Ref(KIND_BLOB, image.manifest.digest)]
     if image.chain_id:
         things.append(Ref(KIND_SNAPSHOT, image.chain_id))
-    # A container that removes itself need not survive a power cut.
-    durable = not document.host_config.auto_remove
     try:
-        await cs.engine.committed(cs.engine.db.submit(lambda db: rows.insert(db, row, things), durable=durable))
+        await cs.engine.committed(cs.engine.db.submit(lambda db: rows.insert(db, row, things)))
     except Conflict as e:
         raise Conflict(f'the container name "/{name}" is already in use') from e
     container = Container(ns, id_, name, document, state=State(), snapshotter=image.snapshotter, raw=raw)
