@@ -69,7 +69,7 @@ def test_cve_2019_5736_program_overwritten_through_proc(tmp_path: Path, layer: P
             "echo ready > /tmp/ready; while true; do for p in /proc/[0-9]*; do "
             "e=$(readlink $p/exe); case $e in /bin/busybox|'') ;; *) "
             "echo overwritten > $p/exe && echo won > /tmp/won; "
-            "exec 9<$p/exe; echo overwritten > /proc/self/fd/9 && echo won >> /tmp/won; exec 9<&-;; esac; done; done 2>/dev/null"
+            "(exec 9<$p/exe; echo overwritten > /proc/self/fd/9 && echo won >> /tmp/won);; esac; done; done 2>/dev/null"
         )
         spec = rig.spec("sh", "-c", attack)
         assert spec.process

@@ -217,12 +217,10 @@ def _make_cwd(plan: Plan, mounter: Mounter) -> None:
 def _change_root(plan: Plan, root_fd: int) -> None:
     os.fchdir(root_fd)
     if plan.no_pivot:
-        k.mount("", ".", "", k.MS_REC | k.MS_SLAVE)
         os.chroot(".")
     else:
         k.pivot_root(".", ".")
-        # The old root lies on top of the new one now. As a slave first: its unmounting must not reach the host.
-        k.mount("", ".", "", k.MS_REC | k.MS_SLAVE)
+        # The old root lies on top of the new one now. It is a slave since `_mount`: this doesn't reach the host.
         k.umount2(".", k.MNT_DETACH)
     os.chdir("/")
     if plan.root_propagation:
