@@ -21,7 +21,7 @@ SERVICES: tuple[tuple[str, str], ...] = (
 """Slot of `state.Engine` -> class, in order of opening. Closed in reverse order."""
 
 TABLES: tuple[str, ...] = (
-    "wharfie.daemon.services.volumes",
+    "wharfie.daemon.services.volumes_records",
     "wharfie.daemon.services.networks",
 )
 """Modules with `TABLES: tuple[str, Sequence[str]]` = (component, migrations), registered before the database opens."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from wharfie.errdefs import Conflict
-from wharfie.metadata import KIND_CONTAINER, Ref, refs
+from wharfie.metadata import KIND_CONTAINER, KIND_SNAPSHOT, Ref, refs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,6 +101,19 @@ def rename(db: sqlite3.Connection, ns: str, id_: str, name: str) -> None:
 def delete(db: sqlite3.Connection, ns: str, id_: str) -> bool:
     refs.drop(db, ns, Ref(KIND_CONTAINER, id_))
     return db.execute("DELETE FROM containers WHERE ns = ? AND id = ?", (ns, id_)).rowcount > 0
+
+
+def sole_user(db: sqlite3.Connection, ns: str, id_: str) -> bool:
+    """Whether the container is the last to keep the snapshot it stands on (its image has been removed meanwhile)."""
+    return (
+        db.execute(
+            "SELECT 1 FROM refs mine WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ? AND NOT EXISTS"
+            " (SELECT 1 FROM refs other WHERE other.to_kind = mine.to_kind AND other.to_id = mine.to_id"
+            " AND (other.from_id != mine.from_id OR other.ns != mine.ns))",
+            (ns, KIND_CONTAINER, id_, KIND_SNAPSHOT),
+        ).fetchone()
+        is not None
+    )
 
 
 def load_all(db: sqlite3.Connection) -> list[ContainerRow]:

@@ -194,7 +194,7 @@ class Store:
         db.close()
 
     def _sync_behind(self) -> None:
-        """fdatasync of the write-ahead log, a moment after a commit that did not do it."""
+        """Sync the write-ahead log, a moment after a commit that did not do it."""
         while True:
             self._unsynced.wait()
             if self._closing.wait(SYNC_DELAY_S):

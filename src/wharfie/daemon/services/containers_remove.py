@@ -67,9 +67,12 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
     has_volumes = any(kind == "volume" for kind, *_ in container.summary.mounts)
     cs.parking.drop(container)
 
+    last: list[bool] = []
+
     def delete(db: sqlite3.Connection) -> None:
         if has_volumes:
             engine.volumes.release_in(db, container.ns, container.id, remove_anonymous=volumes)
+        last.append(rows.sole_user(db, container.ns, container.id))
         rows.delete(db, container.ns, container.id)
 
     await gather_all(
@@ -79,6 +82,8 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
     )
     if has_volumes:
         await engine.volumes.sweep()
+    if any(last):
+        engine.collector.request()
     _log.debug("removed container_id=%s duration_s=%.4f", container.short, time.monotonic() - begin)
     cs.ids.release(container.id)
     cs.forget(container)
