@@ -24,9 +24,9 @@ from wharfie.rpc.status import from_document
 from wharfie.spec.pb import task as pb
 from wharfie.spec.pb.base import Mount as PbMount
 from wharfie.tasks import CreateRequest, SupervisorDied, TaskExit, sockets
-from wharfie.tasks.events_server import EventsServer
-from wharfie.tasks.foreign import ForeignTask, address_path, check_request, foreign_bundle, shim_program
-from wharfie.tasks.private import PROTOCOL, attach_document
+from wharfie.tasks.foreign import ForeignTask, check_request, shim_program
+from wharfie.tasks.foreign_start import ForeignStarter
+from wharfie.tasks.private import PROTOCOL, shim_document
 from wharfie.tasks.private_client import PrivateClient
 from wharfie.tasks.shim import ShimTask, read_exit
 from wharfie.tasks.zygote import Zygote
@@ -43,8 +43,7 @@ class Manager:
         self._root, self._state, self._died = root, state, died
         self.zygote = zygote or Zygote(state)
         self._tasks: dict[tuple[str, str], ShimTask] = {}
-        self._events_path = f"{state}/shims/events.sock"
-        self._events = EventsServer(self._events_path)
+        self._foreign = ForeignStarter(state, self.zygote, self.worker, self._shim_died)
 
     async def open(self) -> None:
         os.makedirs(f"{self._state}/shims", mode=0o700, exist_ok=True)
@@ -68,7 +67,7 @@ class Manager:
         try:
             if program is not None:
                 check_request(request)
-                task = await self._start_foreign(request, run, program)
+                task = await self._foreign.start(request, run, program)
             else:
                 task = await self._fork_shim(request, run)
         except BaseException:
@@ -115,7 +114,7 @@ class Manager:
                 fds = [s.fileno() for s in (*listeners, theirs, theirs_private)] + [a.sock_fd for a in request.attach]
                 forked = await self.zygote.fork(
                     "shim",
-                    json.dumps(_shim_document(request, run)).encode(),
+                    json.dumps(shim_document(request, run)).encode(),
                     fds,
                     title=f"wharfie-shim -namespace {request.namespace} -id {request.container_id} {self._state}",
                     log=f"{run}/shim.log",
@@ -132,70 +131,6 @@ class Manager:
             private=private,
             died=self._shim_died,
         )
-
-    async def _start_foreign(self, request: CreateRequest, run: str, program: str) -> ForeignTask:
-        """Its shim and our `stdio` process; `address` and `foreign` in the run directory find both again."""
-        self._events.open()
-        with open(f"{run}/bundle", "w") as f:
-            f.write(request.bundle)
-        foreign_bundle(request.bundle, f"{run}/{request.container_id}")
-        private = await self._fork_stdio(request, run)
-        try:
-            await private.call({"op": "ready"})
-            said = await self.worker("foreign-shim", self._foreign_args(request, run, program))
-            path = address_path(said)
-            with open(f"{run}/address", "w") as f:
-                json.dump({"path": path, "program": program}, f)
-            return await self._connect_foreign(request.namespace, request.container_id, run, request.bundle, private)
-        except BaseException:
-            with contextlib.suppress(Unavailable):
-                await private.call({"op": "delete"})
-            private.close()
-            raise
-
-    def _foreign_args(self, request: CreateRequest, run: str, program: str) -> bytes:
-        return json.dumps({
-            "program": program, "namespace": request.namespace, "id": request.container_id, "bundle": f"{run}/{request.container_id}",
-            "events": self._events_path, "address": f"{self._state}/containerd.sock",
-        }).encode()  # fmt: skip
-
-    async def _fork_stdio(self, request: CreateRequest, run: str) -> PrivateClient:
-        if sys.platform == "win32":
-            raise NotImplementedError
-        with sockets.listen(run, sockets.PRIVATE, socket.SOCK_SEQPACKET) as listener:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                forked = await self.zygote.fork(
-                    "stdio",
-                    json.dumps(_shim_document(request, run)).encode(),
-                    [listener.fileno(), theirs.fileno(), *(a.sock_fd for a in request.attach)],
-                    title=f"wharfie-stdio -namespace {request.namespace} -id {request.container_id} {self._state}",
-                    log=f"{run}/shim.log",
-                )
-                os.close(forked.pidfd)
-        return PrivateClient(ours)
-
-    async def _connect_foreign(
-        self, namespace: str, container_id: str, run: str, bundle: str, private: PrivateClient
-    ) -> ForeignTask:
-        if sys.platform == "win32":
-            raise NotImplementedError
-        with open(f"{run}/address", "rb") as f:
-            path = json.loads(f.read())["path"]
-        sock = sockets.connect(os.path.dirname(path), os.path.basename(path), socket.SOCK_STREAM)
-        client = await connect(sock, namespace)
-        try:
-            asked = pb.IDRequest(id=container_id)
-            about: pb.ConnectResponse = await client.call(pb.SERVICE, "Connect", asked, pb.ConnectResponse)
-            pidfd = os.pidfd_open(about.shim_pid)
-        except BaseException:
-            client.close()
-            raise
-        task = ForeignTask(
-            namespace, container_id, bundle, pidfd=pidfd, client=client, private=private, died=self._shim_died
-        )
-        task.run, task.pid = run, about.task_pid
-        return task
 
     def _keep(self, task: ShimTask) -> None:
         self._tasks[task.namespace, task.container_id] = task
@@ -229,7 +164,7 @@ class Manager:
             try:
                 if os.path.exists(f"{run}/address"):
                     os.close(pidfd)
-                    task = await self._reconnect_foreign(namespace, container_id, run, bundle)
+                    task = await self._foreign.reconnect(namespace, container_id, run, bundle)
                 else:
                     task = await self._reconnect(namespace, container_id, run, bundle, pidfd)
             except (OSError, Unavailable):
@@ -266,15 +201,6 @@ class Manager:
             task.close()
             raise
         return task
-
-    async def _reconnect_foreign(self, namespace: str, container_id: str, run: str, bundle: str) -> ForeignTask:
-        self._events.open()
-        private = PrivateClient(sockets.connect(run, sockets.PRIVATE, socket.SOCK_SEQPACKET))
-        try:
-            return await self._connect_foreign(namespace, container_id, run, bundle, private)
-        except BaseException:
-            private.close()
-            raise
 
     # -- after a death
 
@@ -339,7 +265,7 @@ class Manager:
         for task in self._tasks.values():
             task.close()
         self._tasks.clear()
-        self._events.close()
+        self._foreign.close()
         self.zygote.close()
 
 
@@ -394,21 +320,6 @@ def _live_shim(run: str) -> int:
         os.close(pidfd)
         return -1
     return pidfd
-
-
-def _shim_document(request: CreateRequest, run: str) -> dict[str, object]:
-    return {
-        "namespace": request.namespace,
-        "id": request.container_id,
-        "run": run,
-        "terminal": request.terminal,
-        "stdin_open": request.stdin_open,
-        "stdin_once": request.stdin_once,
-        "log": request.log._asdict(),
-        "runtime": request.runtime,
-        "runtime_options": request.runtime_options,
-        "attach": [attach_document(a) for a in request.attach],
-    }
 
 
 def _create_message(request: CreateRequest, bundle: str) -> pb.CreateTaskRequest:

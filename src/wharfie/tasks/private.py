@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wharfie.tasks import AttachRequest, LogsRequest
+from wharfie.tasks import AttachRequest, CreateRequest, LogsRequest
 
 PROTOCOL = 1
 MAX_MESSAGE = 1 << 20
@@ -52,4 +52,20 @@ def exec_document(
         "terminal": terminal,
         "stdin_open": stdin_open,
         "attach": [attach_document(a) for a in attach],
+    }
+
+
+def shim_document(request: CreateRequest, run: str) -> dict[str, object]:
+    """Arguments of the zygote's entries `shim` and `stdio`; descriptors of `attach` travel beside."""
+    return {
+        "namespace": request.namespace,
+        "id": request.container_id,
+        "run": run,
+        "terminal": request.terminal,
+        "stdin_open": request.stdin_open,
+        "stdin_once": request.stdin_once,
+        "log": request.log._asdict(),
+        "runtime": request.runtime,
+        "runtime_options": request.runtime_options,
+        "attach": [attach_document(a) for a in request.attach],
     }

@@ -87,8 +87,11 @@ def run_worker(name: str, args: bytes, fds: Sequence[int]) -> int:
         answer = b"-" + json.dumps(to_document(e)).encode()
         code = 1
     view = memoryview(answer)
-    while view:
-        view = view[os.write(out, view) :]
+    try:
+        while view:
+            view = view[os.write(out, view) :]
+    except BrokenPipeError:
+        pass  # whoever asked has gone
     return code
 
 
