@@ -9,7 +9,8 @@ import msgspec
 from aiohttp import web
 
 from wharfie.daemon.api.router import Call, Route
-from wharfie.daemon.services.volumes import Volume, Volumes
+from wharfie.daemon.services.volumes import Volumes
+from wharfie.daemon.services.volumes_records import Volume
 from wharfie.errdefs import InvalidArgument, Unsupported
 
 

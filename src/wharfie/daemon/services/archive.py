@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -51,7 +52,7 @@ async def _reachable(
         if container.gone:
             raise NotFound(f"No such container: {container.id}")
         fds: list[int] = []
-        if container.state.alive and container.state.pid:
+        if sys.platform != "win32" and container.state.alive and container.state.pid:
             try:
                 fds.append(os.pidfd_open(container.state.pid))
             except ProcessLookupError:

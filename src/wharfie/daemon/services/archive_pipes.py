@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from wharfie.daemon.state import Engine
-from wharfie.errdefs import Cancelled
+from wharfie.errdefs import Cancelled, Unsupported
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ class ByteSource(Protocol):
 
 def pipe() -> tuple[int, int]:
     """(reader, writer), large if the user's quota of pipe pages allows it."""
+    if sys.platform == "win32":
+        raise Unsupported("make a pipe: streams of archives are not on Windows yet")
     reader, writer = os.pipe2(os.O_CLOEXEC)
     if sys.platform == "linux":
         import fcntl
@@ -185,4 +187,4 @@ async def into_thread(engine: Engine, body: ByteSource, work: Callable[[Readable
 
 def aclosing(chunks: AsyncIterator[bytes]) -> contextlib.aclosing[Any]:
     """`contextlib.aclosing` for what is declared as a plain iterator."""
-    return contextlib.aclosing(chunks)  # type: ignore[type-var]
+    return contextlib.aclosing(chunks)

@@ -25,12 +25,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import msgspec
 
+from wharfie.daemon.services import volumes_records as records
 from wharfie.daemon.services.system_usage import disk_usage
 from wharfie.daemon.services.volumes_options import LocalMount, parse_local
+from wharfie.daemon.services.volumes_records import KIND_VOLUME, LABEL_ANONYMOUS, Volume
 from wharfie.daemon.state import DEFAULT_NAMESPACE, Engine
 from wharfie.errdefs import Conflict, InvalidArgument, NotFound, ResourceExhausted, Unsupported
 from wharfie.metadata import KIND_CONTAINER, Ref, refs
@@ -41,52 +42,7 @@ if TYPE_CHECKING:
 
     from wharfie.mount import Mount
 
-KIND_VOLUME = "volume"
-LABEL_ANONYMOUS = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}\Z")
-TABLES = (
-    "volumes",
-    (
-        """
-        CREATE TABLE volumes (
-            name TEXT PRIMARY KEY, driver TEXT NOT NULL, labels BLOB NOT NULL, options BLOB NOT NULL,
-            created_s REAL NOT NULL, removing INTEGER NOT NULL DEFAULT 0
-        ) WITHOUT ROWID;
-        """,
-    ),
-)
-
-
-class Volume(NamedTuple):
-    """One record. `mountpoint` is the host directory that people see; `Volumes.source` is what a container binds."""
-
-    name: str
-    driver: str
-    labels: dict[str, str]
-    options: dict[str, str]
-    created_s: float
-    mountpoint: str
-
-    @property
-    def anonymous(self) -> bool:
-        return LABEL_ANONYMOUS in self.labels
-
-    @property
-    def idmap(self) -> bool:
-        """Whether its file system can be idmapped; network file systems cannot."""
-        return not self.options.get("type", "").startswith(("nfs", "cifs", "smb", "9p"))
-
-    def document(self) -> dict[str, Any]:
-        """As inspect and list show it."""
-        return {
-            "CreatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.created_s)),
-            "Driver": self.driver,
-            "Labels": self.labels or None,
-            "Mountpoint": self.mountpoint,
-            "Name": self.name,
-            "Options": self.options or None,
-            "Scope": "local",
-        }
 
 
 class Volumes:
@@ -114,7 +70,7 @@ class Volumes:
         """Read the records, and finish or undo what a kill left half done."""
         store = self._engine.db
         os.makedirs(self._root, mode=0o710, exist_ok=True)
-        store.write(_forget_interrupted)
+        store.write(records.forget_interrupted)
         for left in os.listdir(self._root):
             if left.startswith("."):
                 shutil.rmtree(os.path.join(self._root, left), ignore_errors=True)
@@ -143,7 +99,7 @@ class Volumes:
             shutil.rmtree(self._directory(name), ignore_errors=True)
             return
         volume = Volume(name, "local", {}, {}, os.stat(self._data(name)).st_mtime, self._data(name))
-        self._engine.db.write(lambda db: _insert(db, volume), durable=True)
+        self._engine.db.write(lambda db: records.insert(db, volume), durable=True)
         self._volumes[name] = volume
 
     def _directory(self, name: str) -> str:
@@ -217,9 +173,9 @@ class Volumes:
             await self._engine.files(self._make_directory, name)
 
             def write(db: sqlite3.Connection) -> None:
-                _insert(db, volume)
+                records.insert(db, volume)
                 if container_id:
-                    _use(db, name, (ns, container_id))
+                    records.use(db, name, (ns, container_id))
 
             await self._engine.committed(self._engine.db.submit(write, durable=not anonymous))
             self._volumes[name] = volume
@@ -248,17 +204,17 @@ class Volumes:
 
     async def acquire(self, name: str, container_id: str, *, ns: str = DEFAULT_NAMESPACE) -> Volume:
         """Keep `name` for a container. Raises NotFound."""
-        await self._engine.committed(self._engine.db.submit(lambda db: _use(db, name, (ns, container_id))))
+        await self._engine.committed(self._engine.db.submit(lambda db: records.use(db, name, (ns, container_id))))
         return self.get(name)
 
     def release_in(self, db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> None:
         """Within a transaction: the container keeps no volume any more. `sweep()` afterwards removes what that freed."""
-        _release(db, ns, container_id, remove_anonymous=remove_anonymous)
+        records.release(db, ns, container_id, remove_anonymous=remove_anonymous)
 
     async def release(self, container_id: str, *, remove_anonymous: bool, ns: str = DEFAULT_NAMESPACE) -> None:
         """`release_in` in a transaction of its own, and `sweep`. Idempotent."""
         await self._engine.committed(
-            self._engine.db.submit(lambda db: _release(db, ns, container_id, remove_anonymous=remove_anonymous))
+            self._engine.db.submit(lambda db: records.release(db, ns, container_id, remove_anonymous=remove_anonymous))
         )
         await self.sweep()
 
@@ -280,7 +236,7 @@ class Volumes:
                 raise Conflict(
                     f"remove {name}: volume is in use - [{', '.join(users)}]", hint="remove those containers first"
                 )
-            _mark_removing(db, name)
+            records.mark_removing(db, name)
 
         await self._engine.committed(self._engine.db.submit(write, durable=True))
         await self._finish_removal(name)
@@ -406,59 +362,3 @@ def _check_name(name: str) -> None:
             f"create {name}: {name!r} includes invalid characters for a local volume name",
             hint="only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; a host directory is given as an absolute path",
         )
-
-
-def _use(db: sqlite3.Connection, name: str, user: tuple[str, str]) -> None:
-    if db.execute("SELECT 1 FROM volumes WHERE name = ? AND NOT removing", (name,)).fetchone() is None:
-        raise NotFound(f"get {name}: no such volume")
-    refs.add(db, user[0], Ref(KIND_CONTAINER, user[1]), [Ref(KIND_VOLUME, name)])
-
-
-def _release(db: sqlite3.Connection, ns: str, container_id: str, *, remove_anonymous: bool) -> None:
-    """The container keeps no volume any more. Anonymous ones that are free now get marked."""
-    owner = (ns, KIND_CONTAINER, container_id, KIND_VOLUME)
-    names = [
-        name
-        for (name,) in db.execute(
-            "SELECT to_id FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?", owner
-        )
-    ]
-    if names:
-        db.execute("DELETE FROM refs WHERE ns = ? AND from_kind = ? AND from_id = ? AND to_kind = ?", owner)
-    if remove_anonymous:
-        for name in names:
-            found = db.execute("SELECT labels FROM volumes WHERE name = ?", (name,)).fetchone()
-            if found is not None and LABEL_ANONYMOUS in msgspec.json.decode(found[0]):
-                _mark_removing(db, name)
-
-
-def _insert(db: sqlite3.Connection, volume: Volume) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO volumes VALUES (?, ?, ?, ?, ?, 0)",
-        (
-            volume.name,
-            volume.driver,
-            msgspec.json.encode(volume.labels),
-            msgspec.json.encode(volume.options),
-            volume.created_s,
-        ),
-    )
-
-
-def _mark_removing(db: sqlite3.Connection, name: str) -> None:
-    db.execute(
-        "UPDATE volumes SET removing = 1 WHERE name = ?"
-        " AND NOT EXISTS (SELECT 1 FROM refs WHERE to_kind = ? AND to_id = volumes.name)",
-        (name, KIND_VOLUME),
-    )
-
-
-def _forget_interrupted(db: sqlite3.Connection) -> None:
-    """Containers whose create was cut short keep nothing; their anonymous volumes go."""
-    rows = db.execute(
-        "SELECT DISTINCT ns, from_id FROM refs WHERE from_kind = ? AND to_kind = ?"
-        " AND NOT EXISTS (SELECT 1 FROM containers c WHERE c.ns = refs.ns AND c.id = refs.from_id)",
-        (KIND_CONTAINER, KIND_VOLUME),
-    ).fetchall()
-    for ns, container_id in rows:
-        _release(db, ns, container_id, remove_anonymous=True)
