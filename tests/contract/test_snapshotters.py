@@ -474,3 +474,65 @@ def test_ladder_probes_and_says_why(place):
     assert choose(f"{place}/root", f"{place}/run", "native")[0].name == "native"
     with pytest.raises(InvalidArgument):
         choose(f"{place}/root", f"{place}/run", "zfs")
+
+
+def test_opening_while_another_process_cleans_up(snapshotter, fresh):
+    """What prepare has returned must be mountable, whoever releases idle layers meanwhile."""
+    base = put(snapshotter, BASE)
+    other, stop, errors = fresh(snapshotter), threading.Event(), []
+
+    def clean() -> None:
+        while not stop.is_set():
+            try:
+                other.cleanup()
+                other.close()
+            except BaseException as e:
+                errors.append(e)
+                return
+
+    thread = threading.Thread(target=clean)
+    thread.start()
+    try:
+        for i in range(30):
+            with opened(snapshotter.prepare(f"c{i}", base)) as path:
+                assert os.path.exists(f"{path}/etc/a")
+            snapshotter.remove(f"c{i}")
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+
+
+def test_a_record_torn_by_a_power_cut_is_swept(snapshotter):
+    base = put(snapshotter, BASE)
+    snapshotter.prepare("c", base)
+    record = next(
+        p for p in Path(snapshotter.directory, "entries").glob("*/meta.json") if b'"active"' in p.read_bytes()
+    )
+    record.write_bytes(b"")
+    with pytest.raises(DataLoss):
+        snapshotter.stat("c")
+    snapshotter.cleanup()
+    assert [i.name for i in snapshotter.walk()] == [base]
+    snapshotter.prepare("c", base)
+
+
+def test_native_works_on_overlayfs_and_the_ladder_gets_there(place):
+    for name in ("lower", "upper", "work", "on"):
+        os.mkdir(f"{place}/{name}")
+    options = f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", f"{place}/on"], check=True)
+    try:
+        s, tried = choose(f"{place}/on/root", f"{place}/run", None)
+        assert [(p.name, p.ok) for p in tried] == [("erofs", False), ("overlay", False), ("native", True)]
+        base = put(s, BASE, UPPER)
+        assert sorted(seen(s, base)) == ["", "etc", "etc/a", "f", "f/inside", "opt", "opt/new"]
+        with opened(s.prepare("c", base)) as path:
+            os.unlink(f"{path}/etc/a")
+        s.commit("n", "c")
+        assert "etc/a" not in seen(s, "n")
+        s.remove("n")
+        with pytest.raises(FailedPrecondition, match="erofs"):
+            choose(f"{place}/on/root", f"{place}/run", "erofs")
+    finally:
+        subprocess.run(["umount", f"{place}/on"], check=True)

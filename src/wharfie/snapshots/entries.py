@@ -35,6 +35,10 @@ class Record(NamedTuple):
     diff_id: str = ""
 
 
+class _TornError(DataLoss):
+    """A record that was never written out."""
+
+
 class Entries:
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -136,7 +140,14 @@ class Entries:
         with self.taking():
             for name in os.listdir(self._base):
                 path = os.path.join(self._base, name)
-                want = self.path(_read(path).info.name)
+                try:
+                    want = self.path(_read(path).info.name)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                except _TornError:
+                    # A power cut in the seconds after it was made: active snapshots are not flushed.
+                    os.rename(path, self.temporary())
+                    continue
                 if want != path:
                     self._settle(path, want)
         try:
@@ -170,9 +181,13 @@ def _dump(record: Record) -> bytes:
 
 def _read(path: str) -> Record:
     file = os.path.join(path, "meta.json")
+    with open(file, "rb") as f:
+        data = f.read()
     try:
-        with open(file, "rb") as f:
-            d = json.loads(f.read())
+        d = json.loads(data)
+    except ValueError as e:
+        raise _TornError(f"read snapshot {file!r}: {e}") from e
+    try:
         if d["version"] != VERSION:
             raise DataLoss(
                 f"read snapshot {file!r}: version {d['version']} is unknown",
@@ -180,5 +195,5 @@ def _read(path: str) -> Record:
             )
         info = Info(d["name"], d["kind"], d["parent"], d["labels"], d["created_s"], d["updated_s"])
         return Record(info, d["diff_id"])
-    except (ValueError, KeyError, TypeError) as e:
+    except (KeyError, TypeError) as e:
         raise DataLoss(f"read snapshot {file!r}: malformed: {e}") from e

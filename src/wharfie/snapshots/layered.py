@@ -35,6 +35,7 @@ class Layered(Layers):
         self._links = os.path.join(os.path.realpath(state), "l")
         self._empty = os.path.join(directory, "empty")
         self._has_shown = False
+        self._known_paths: dict[str, tuple[tuple[int, int], list[str]]] = {}
         if any(character in path for path in (directory, self._links) for character in ",:\\"):
             raise InvalidArgument(
                 f"open snapshotter {self.name!r}: overlayfs cannot take {directory!r} or {self._links!r}",
@@ -242,7 +243,27 @@ class Layered(Layers):
         return self._read_only(self._entries.get(key).info.parent, self._empty)
 
     def _paths(self, name: str | None) -> list[str]:
-        """Layers of a committed snapshot as they lie on disk, top first."""
+        """Layers of a committed snapshot as they lie on disk, top first.
+
+        Remembered by the top's directory: nothing below a snapshot changes while it exists.
+        """
+        if name is None:
+            return []
+        try:
+            st = os.stat(self._entries.path(name))
+        except FileNotFoundError:
+            st = None
+        known = self._known_paths.get(name)
+        if known is not None and st is not None and known[0] == (st.st_ino, st.st_ctime_ns):
+            return known[1]
+        paths = self._read_paths(name)
+        if st is not None:
+            if len(self._known_paths) > 1000:
+                self._known_paths.clear()
+            self._known_paths[name] = ((st.st_ino, st.st_ctime_ns), paths)
+        return paths
+
+    def _read_paths(self, name: str) -> list[str]:
         paths = []
         for record in self._stack(name):
             here = self._entries.path(record.info.name)
