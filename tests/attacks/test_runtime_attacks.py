@@ -343,3 +343,18 @@ def test_devices_cannot_be_made_or_opened(rig: Rig) -> None:
     spec.process.capabilities = s.Capabilities(bounding=caps, effective=caps, permitted=caps)
     _, out = rig.run(spec=spec)
     assert "0\n" not in out
+
+
+def test_nothing_of_the_runtime_is_open_or_readable_at_the_gate(rig: Rig) -> None:
+    """Between create and start the process is the runtime's, inside: not dumpable, and without the host's descriptors."""
+    kept = os.open("/etc/hostname", os.O_RDONLY)
+    try:
+        started = rig.create(rig.spec("true"))
+        links = [os.readlink(f"/proc/{started.pid}/fd/{n}") for n in os.listdir(f"/proc/{started.pid}/fd")]
+        assert not [link for link in links if "hostname" in link]
+        assert not [link for link in links if link.startswith((str(rig.top), "/sys/fs/cgroup", "/var/tmp"))]
+        assert os.stat(f"/proc/{started.pid}/exe", follow_symlinks=False).st_uid == 0, "it belongs to host root"
+        rig.engine.start()
+        assert rig.reap(started) == 0
+    finally:
+        os.close(kept)

@@ -83,6 +83,8 @@ def _run(
     step.name = "set up process"
     process.prctl(process.PR_SET_DUMPABLE, 0)
     finish.forbid_imports()
+    inherited = [fd for fd in (gate.fileno() if gate else None, init_fd) if fd is not None]
+    finish.keep_only([channel.sock.fileno(), *stdio, *inherited], preserve_fds)
     os.setsid()
     finish.reset_signals()
     os.umask(0)
@@ -107,6 +109,7 @@ def _run(
             raise ConnectionAbortedError(103, "wait for mounts: the runtime went away")
     if plan.user_namespace:
         process.set_ids(0, 0, [])
+        process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids resets it to fs.suid_dumpable
     if plan.unshare_flags & ns.CLONE_NEWNET:
         loopback_up()
     if plan.spec.hostname:

@@ -191,6 +191,7 @@ def _enter(p: Plan, planned: ProcessPlan, channel: ch.Channel, stdio: tuple[int,
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
         finish.forbid_imports()
+        finish.keep_only([channel.sock.fileno(), *stdio], preserve_fds)
         os.setsid()
         finish.reset_signals()
         if p.persona is not None:
@@ -202,6 +203,7 @@ def _enter(p: Plan, planned: ProcessPlan, channel: ch.Channel, stdio: tuple[int,
                 pass  # no keyrings here
         if p.user_namespace:
             process.set_ids(0, 0, [])
+            process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids resets it to fs.suid_dumpable
         step = "join cgroup"
         channel.expect(ch.GO)
         step = ""

@@ -15,7 +15,7 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from wharfie.fsutil.beneath import open_in_root
@@ -74,6 +74,16 @@ def _write(path: str, text: str) -> None:
         raise OSError(e.errno, f"write {path}: {e.strerror}", text) from None
     finally:
         os.close(fd)
+
+
+def keep_only(fds: Iterable[int], preserve_fds: int) -> None:
+    """Close what the runtime's process had open: nothing of it may be found in /proc/PID/fd of a process inside."""
+    first = 3
+    for fd in sorted({*fds, *range(3, 3 + preserve_fds)}):
+        if fd > first:
+            process.close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    process.close_range(first)
 
 
 def forbid_imports() -> None:
@@ -199,6 +209,7 @@ def become(plan: ProcessPlan, available: int) -> None:
                     raise
     process.prctl(process.PR_SET_KEEPCAPS, 1)
     process.set_ids(plan.uid, plan.gid, plan.groups)
+    process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids resets it to fs.suid_dumpable
     permitted = wanted.permitted & available
     effective = wanted.effective & permitted
     inheritable = wanted.inheritable & available
