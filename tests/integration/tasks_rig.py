@@ -54,7 +54,9 @@ class RealRig(Rig):
 
         return Manager(str(self.base / "root"), state, died=died, zygote=Zygote(state))
 
-    def spec(self, command: list[str], container_id: str, *, terminal: bool, userns: bool) -> dict:
+    def spec(
+        self, command: list[str], container_id: str, *, terminal: bool, userns: bool, resources: dict | None = None
+    ) -> dict:
         kinds = ["pid", "mount", "ipc", "uts", "network"] + (["user"] if userns else [])
         mapping = [{"containerID": 0, "hostID": USERNS_BASE, "size": 65536}] if userns else []
         return {
@@ -71,7 +73,7 @@ class RealRig(Rig):
             ],
             "linux": {
                 "namespaces": [{"type": t} for t in kinds], "cgroupsPath": f"{self.cgroup_parent}/{container_id}",
-                "uidMappings": mapping, "gidMappings": mapping,
+                "uidMappings": mapping, "gidMappings": mapping, "resources": resources or {},
             },
         }  # fmt: skip
 
@@ -91,7 +93,7 @@ class RealRig(Rig):
             (bundle / name).mkdir(parents=True, exist_ok=True)
         command = ["/bin/sh", "-c", *args] if len(args) == 1 else list(args)
         terminal = kw.pop("terminal", False)
-        spec = self.spec(command, container_id, terminal=terminal, userns=userns)
+        spec = self.spec(command, container_id, terminal=terminal, userns=userns, resources=kw.pop("resources", None))
         (bundle / "config.json").write_text(json.dumps(spec))
         options = (f"lowerdir={busybox_root()}", f"upperdir={bundle}/up", f"workdir={bundle}/work")
         if userns:

@@ -104,6 +104,20 @@ async def test_terminal(rig, kind):
     await task.delete()
 
 
+@pytest.mark.parametrize("userns", [False, True])
+def test_oom_kill_is_known(userns):
+    @with_real_rig
+    async def run(rig):
+        limits = {"memory": {"limit": 16 << 20, "swap": 16 << 20}}
+        task = await rig.create("/bin/tail", "/dev/zero", userns=userns, resources=limits)
+        await task.start()
+        ended = await task.wait()
+        assert (ended.exit_status, ended.oom) == (137, True)
+        assert (await task.delete()).oom
+
+    run()
+
+
 @everywhere
 async def test_missing_program(rig, kind):
     with pytest.raises(NotFound if kind in ("ours", "userns") else Exception, match="no-such-program"):

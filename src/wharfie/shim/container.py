@@ -47,6 +47,7 @@ class Container:
         self._engine: Engine | None = None
         self._by_pid: dict[int, Process] = {}
         self._oom_fd: int | None = None
+        self._oom_hint = False
         self.deleted = False
 
     # -- look-up
@@ -163,11 +164,13 @@ class Container:
 
     def _ended(self, process: Process, code: int, now: int) -> None:
         process.exit_status, process.exited_ns, process.status = code, now, STOPPED
+        process.streams.end()  # first: an exit that is known means a log that is whole
         if process is self.init:
-            process.oom = process.oom or self._saw_oom()
+            if not process.oom and self._saw_oom():
+                process.oom = True
+                self.publish(events.TaskOOM(container_id=self.container_id))
             if self._exit_file:
                 self._write_exit_file(process)
-        process.streams.end()
         self.publish(
             events.TaskExit(
                 container_id=self.container_id,
@@ -205,6 +208,7 @@ class Container:
         except OSError:
             self.loop.forget(self._oom_fd)
             return
+        self._oom_hint = True  # the kernel says so before it counts the kill: look again at the exit
         init = self.init
         if init is not None and not init.oom and self._oom_kills():
             init.oom = True
@@ -215,7 +219,7 @@ class Container:
             return False
         poll = select.poll()
         poll.register(self._oom_fd, select.POLLIN | select.POLLPRI)
-        return bool(poll.poll(0)) and self._oom_kills()
+        return (self._oom_hint or bool(poll.poll(0))) and self._oom_kills()
 
     def _oom_kills(self) -> bool:
         try:

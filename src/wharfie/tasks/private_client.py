@@ -14,12 +14,23 @@ from wharfie.errdefs import Unavailable
 from wharfie.rpc.status import from_document
 from wharfie.tasks.private import MAX_MESSAGE
 
+_SO_SNDBUFFORCE = 32
+
+
+def grow_buffer(sock: socket.socket) -> None:
+    """A SEQPACKET message must fit the sender's buffer; an exec's environment may be long."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * MAX_MESSAGE)
+    except OSError:  # not root: what the system's limit allows
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_MESSAGE)
+
 
 class PrivateClient:
     """Takes over a connected socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        grow_buffer(sock)
         self._sock: socket.socket | None = sock
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._next = 0

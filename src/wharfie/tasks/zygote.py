@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 CGROUP = "/wharfie.shims"
 _BOOT = "import sys; sys.path[:0] = sys.argv[4:6]; from wharfie.zygote.main import main; main()"
 _TITLE_ROOM = 320
+_BIG_ARGS = 64 << 10
 
 
 class Forked:
@@ -95,7 +96,16 @@ class Zygote:
         """
         if sys.platform == "win32":
             raise NotImplementedError
-        head = json.dumps({"entry": entry, "title": title, "result": result, "log": log}).encode()
+        with contextlib.ExitStack() as stack:
+            beside = len(args) > _BIG_ARGS
+            if beside:
+                fds, args = [*fds, _in_memory(args, stack)], b""
+            head = {"entry": entry, "title": title, "result": result, "log": log, "args_beside": beside}
+            return await self._ask(entry, json.dumps(head).encode() + b"\n" + args, fds)
+
+    async def _ask(self, entry: str, message: bytes, fds: Sequence[int]) -> Forked:
+        if sys.platform == "win32":
+            raise NotImplementedError
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Forked] = loop.create_future()
         async with self._sending:
@@ -105,7 +115,7 @@ class Zygote:
             assert sock is not None
             while True:
                 try:
-                    socket.send_fds(sock, [head, b"\n", args], fds)
+                    socket.send_fds(sock, [message], fds)
                     break
                 except BlockingIOError:
                     await asyncio.sleep(0.002)
@@ -156,6 +166,18 @@ class Zygote:
         self._closed = True
         if self._sock is not None:
             self._lost(self._sock)
+
+
+def _in_memory(data: bytes, stack: contextlib.ExitStack) -> int:
+    """Descriptor of a file with `data`, for what is too long for a message."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    fd = os.memfd_create("args", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    return fd
 
 
 def _reap(loop: asyncio.AbstractEventLoop, pidfd: int, pid: int) -> None:

@@ -7,5 +7,5 @@ The daemon starts it (`tasks.zygote`) from a sealed copy of the interpreter and 
     answer    JSON {"pid": n} and a pidfd, or {"error": {…}}
 
 A fork that came about always answers. With `result`, the first descriptor is a pipe that gets the function's return
-value, framed (`entries`). The zygote ends when the daemon's end of the socket closes; its children live on.
+value, framed (`entries`). Arguments too long for a message come in a file, the last descriptor ("args_beside"). The zygote ends when the daemon's end of the socket closes; its children live on.
 """

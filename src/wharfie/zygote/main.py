@@ -86,6 +86,10 @@ def _answer(sock: socket.socket) -> bool:
     pidfd = -1
     try:
         request = json.loads(head)
+        if request.get("args_beside"):
+            source = fds.pop()
+            args = os.pread(source, os.fstat(source).st_size, 0)
+            os.close(source)
         pid = os.fork()
         if pid == 0:
             _child(request, args, fds)

@@ -225,7 +225,7 @@ async def test_terminal(rig: Rig):
 
 
 def process_json(*args: str, **kw) -> bytes:
-    return json.dumps({"cwd": "/", "args": args, "env": ["PATH=/bin:/usr/bin"], **kw}).encode()
+    return json.dumps({"cwd": "/", "args": args, "env": ["PATH=/bin:/usr/bin"]} | kw).encode()
 
 
 @with_rig
@@ -335,6 +335,24 @@ async def test_killed_shim_is_swept_and_told(rig: Rig):
     assert json.loads((rig.base / task.container_id / "exit.json").read_text())["error"] == "supervisor died"
     assert demultiplex(rig.log_data(task)) == {1: b"kept\n"}
     os.kill(task.pid, signal.SIGKILL)  # the bare engine has no cgroup to be killed through
+
+
+@with_rig
+async def test_long_arguments(rig: Rig):
+    long = os.urandom(3_000_000)
+    assert await rig.manager.worker("echo", long) == long
+    task = await rig.create("/bin/sleep", "60")
+    await task.start()
+    environment = ["PATH=/bin", *(f"V{i}=" + "x" * 50_000 for i in range(12))]
+    client = Client()
+    document = process_json("/bin/sh", "-c", "echo ${#V11}", env=environment)
+    await task.exec_create("e", document, terminal=False, stdin_open=False, attach=[client.request])
+    client.sent()
+    await task.exec_start("e")
+    assert demultiplex(await client.read_all()) == {1: b"50000\n"}
+    await task.kill(9)
+    await task.wait()
+    await task.delete()
 
 
 @with_rig
