@@ -154,6 +154,25 @@ def test_reboot(engine: Engine, busybox: str) -> None:
     assert state(engine, stopped)["Status"] == "exited"
 
 
+def test_a_killed_supervisor(engine: Engine, busybox: str) -> None:
+    once = create(engine, busybox, "sh", "-c", "echo written; sleep 1000")
+    always = create(engine, busybox, "sleep", "1000", RestartPolicy={"Name": "always"})
+    for name in (once, always):
+        start(engine, name)
+    until(lambda: engine.out("logs", once) == "written")
+    pids = {name: state(engine, name)["Pid"] for name in (once, always)}
+    for name in (once, always):
+        os.kill(json.loads((engine.state / "shims/default" / name / "shim.json").read_text())["pid"], 9)
+    assert engine.api("POST", f"/containers/{once}/wait")[1] == {"StatusCode": 137}
+    found = state(engine, once)
+    assert (found["Status"], found["ExitCode"], found["Error"]) == ("exited", 137, "supervisor died")
+    assert not Path(f"/proc/{pids[once]}").exists()
+    assert engine.out("logs", once) == "written"
+    until(lambda: state(engine, always)["Running"] and state(engine, always)["Pid"] != pids[always])
+    start(engine, once)
+    assert state(engine, once)["Error"] == ""
+
+
 def _pid_in_record(engine: Engine, name: str) -> int:
     db = sqlite3.connect(engine.root / "metadata.db")
     raw = db.execute("SELECT state FROM containers WHERE id = ?", (name,)).fetchone()[0]

@@ -206,7 +206,8 @@ async def _serve(config: Config) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, engine)
+    if sys.platform != "win32":
+        loop.add_signal_handler(signal.SIGHUP, _reload, engine)
     _log.info(
         "ready pid=%d root=%s snapshotter=%s listening=%s duration_s=%.3f",
         os.getpid(), config.root, engine.snapshotter.name, ",".join(config.addresses()), time.monotonic() - begin,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -177,7 +178,8 @@ async def _logs_answer(
 
     def copy() -> None:
         try:
-            os.set_blocking(taken.fd, True)
+            if sys.platform != "win32":
+                os.set_blocking(taken.fd, True)
             reader.copy_to(taken.fd, request)
         except OSError:
             pass  # the client is gone

@@ -13,7 +13,7 @@ import contextlib
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wharfie.daemon.services import containers_records as records
 from wharfie.tasks import AttachRequest
@@ -39,7 +39,8 @@ class Parking:
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
         self._owners: dict[int, Container] = {}
-        self._epoll: select.epoll | None = None
+        self._epoll: Any = None
+        """select.epoll, where there is one."""
 
     def park(self, container: Container, request: AttachRequest) -> None:
         """Keep a client's socket for the start of `container`; takes over request.sock_fd."""

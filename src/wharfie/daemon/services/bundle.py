@@ -119,7 +119,9 @@ def write(path: str, files: Files, config: bytes) -> None:
             ("resolv.conf", files.resolv_conf, 0o644),
             (CONFIG, config, 0o600),
         ):
-            fd = os.open(os.path.join(temporary, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            fd = os.open(
+                os.path.join(temporary, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode
+            )
             try:
                 os.write(fd, data)
             finally:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,7 @@ async def _take_up(cs: Containers, container: Container, task: Task) -> bool:
 def _started_ns(cs: Containers, container: Container, pid: int = 0) -> int:
     """When the program started: from its process, else from the shim's directory."""
     try:
-        if pid:
+        if pid and sys.platform != "win32":
             with open(f"/proc/{pid}/stat", "rb") as f:
                 ticks = int(f.read().rpartition(b")")[2].split()[19])
             with open("/proc/stat", "rb") as f:

@@ -22,6 +22,8 @@ _cache: dict[str, tuple[bytes | None, bytes | None]] = {}
 
 
 def _read(root_fd: int, path: str) -> bytes | None:
+    if sys.platform == "win32":
+        return None
     from wharfie.fsutil.beneath import open_in_root
 
     try:
@@ -76,6 +78,8 @@ def files(mounts: Sequence[Mount]) -> tuple[bytes | None, bytes | None]:
 
 def resolve_in(user: str, group_add: Sequence[str], pid: int) -> ResolvedUser:
     """In a running container, as its first process sees the files. Blocking. Raises InvalidArgument, Conflict (gone)."""
+    if sys.platform == "win32":
+        raise InvalidArgument("read the container's users: not on Windows yet")
     try:
         root = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as e:

@@ -7,11 +7,12 @@ Takes the BSD and UNIX words that people use (`-ef`, `-eF`, `aux`, `-o pid,comm`
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from wharfie.errdefs import InvalidArgument
+from wharfie.errdefs import InvalidArgument, Unsupported
 
 _HZ = 100
 Extents = Sequence[tuple[int, int, int]]
@@ -191,6 +192,8 @@ def _boot_s() -> float:
 
 def top(pids: Sequence[int], args: str, extents: Extents = ()) -> dict[str, Any]:
     """Docker's `{"Titles", "Processes"}`. `extents` turn host ids into the container's. Raises InvalidArgument."""
+    if sys.platform == "win32":
+        raise Unsupported("list processes: not on Windows yet")
     layout = _format(args or "-ef")
     if not any(key == "pid" for _, key in layout):
         raise InvalidArgument(f"ps {args!r}: couldn't find PID field in ps output", hint="add the column pid")
