@@ -28,13 +28,27 @@ GLOBAL = (
 
 def main() -> int:
     """Never returns in a process of its own: tearing the interpreter down costs 2 ms that nobody needs."""
+    _need_standard_streams()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except BrokenPipeError:
         code = code or 1
+    except OSError as e:
+        sys.stderr.write(f"wharfie: write to stdout: {_os_error(e)}\n")
+        code = code or 1
+    sys.stderr.flush()
     os._exit(code)
+
+
+def _need_standard_streams() -> None:
+    """Where a standard descriptor is closed, the next socket would become it, and take what is meant for the terminal."""
+    for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is fd
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+        elif fd:
+            getattr(sys, name).reconfigure(errors="replace")  # names of containers are not worth a crash in LANG=en_US
 
 
 def run(words: list[str]) -> int:

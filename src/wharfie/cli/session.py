@@ -14,14 +14,19 @@ import sys
 
 from wharfie.cli import terminal
 from wharfie.client.frames import Splitter, write_all
-from wharfie.errdefs import WharfieError
+from wharfie.errdefs import Unsupported, WharfieError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from wharfie.client.http import Connection
 
+if sys.platform == "win32":
+    _IN, _OUT = 1, 4
+else:
+    _IN, _OUT = select.POLLIN, select.POLLOUT
 FIRST_BUFFER, BUFFER = 64 << 10, 1 << 20
 _MSG_DONTWAIT = 0x40
 PROXIED = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "CONT")
@@ -68,6 +73,10 @@ class Session:
         """From here on signals are noted; call it before the container starts, so that none is lost."""
         if self._pipe is not None:
             return
+        if sys.platform == "win32":
+            raise Unsupported(
+                "attach: not supported on Windows yet", hint="run it with -d, and read its output by logs"
+            )
         read, write = self._pipe = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
@@ -92,13 +101,15 @@ class Session:
             self._loop(until)
 
     def _loop(self, until: Connection | None) -> None:
+        if sys.platform == "win32":
+            raise Unsupported("attach: not supported on Windows yet")
         poll = select.poll()
         sock = self.stream.sock
         stream_fd, signal_fd = sock.fileno(), self._pipe[0] if self._pipe else -1
-        poll.register(signal_fd, select.POLLIN)
-        poll.register(stream_fd, select.POLLIN)
+        poll.register(signal_fd, _IN)
+        poll.register(stream_fd, _IN)
         if self._stdin_open:
-            poll.register(0, select.POLLIN)
+            poll.register(0, _IN)
         if self.stream.early:
             self._show(self.stream.take())
         open_ = True
@@ -110,15 +121,15 @@ class Session:
                     if open_ and self._stdin_open:  # else it ended in this very round
                         self._read_stdin(poll, stream_fd)
                 elif open_ and fd == stream_fd:
-                    if events & select.POLLOUT:
+                    if events & _OUT:
                         self._send(poll, stream_fd)
-                    if events & ~select.POLLOUT and not self._receive():
+                    if events & ~_OUT and not self._receive():
                         open_ = False
                         poll.unregister(stream_fd)
                         if self._stdin_open:
                             self._stop_stdin(poll)
                         if until is not None:
-                            poll.register(until.sock.fileno(), select.POLLIN)
+                            poll.register(until.sock.fileno(), _IN)
                 elif until is not None and fd == until.sock.fileno():
                     return
             if self.detached or self.ended_by or (not open_ and (until is None or until.early)):
@@ -144,7 +155,7 @@ class Session:
         else:
             write_all(1, [memoryview(data)])
 
-    def _read_stdin(self, poll: select.poll, stream_fd: int) -> None:
+    def _read_stdin(self, poll: Any, stream_fd: int) -> None:
         try:
             data = os.read(0, 65536)
         except BlockingIOError:
@@ -163,7 +174,7 @@ class Session:
         self._pending += data
         self._send(poll, stream_fd)
 
-    def _stop_stdin(self, poll: select.poll) -> None:
+    def _stop_stdin(self, poll: Any) -> None:
         if self._stdin_open:
             self._stdin_open = False
             try:
@@ -171,7 +182,7 @@ class Session:
             except KeyError:  # paused, because the engine was slow to take
                 return
 
-    def _send(self, poll: select.poll, stream_fd: int) -> None:
+    def _send(self, poll: Any, stream_fd: int) -> None:
         try:
             if self._pending:
                 sent = self.stream.sock.send(self._pending, _MSG_DONTWAIT)
@@ -182,16 +193,16 @@ class Session:
             self._pending = b""
             self._stop_stdin(poll)
         if self._pending:
-            poll.modify(stream_fd, select.POLLIN | select.POLLOUT)
+            poll.modify(stream_fd, _IN | _OUT)
             if self._stdin_open:
                 try:
                     poll.unregister(0)
                 except KeyError:
                     return
         else:
-            poll.modify(stream_fd, select.POLLIN)
+            poll.modify(stream_fd, _IN)
             if self._stdin_open:
-                poll.register(0, select.POLLIN)
+                poll.register(0, _IN)
             else:
                 self._end_of_input()
 

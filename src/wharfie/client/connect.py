@@ -38,10 +38,10 @@ def _unix(address: Address) -> socket:
             from wharfie.client.launch import start_and_wait
 
             start_and_wait(address, s.connect)
-            return s  # type: ignore[return-value]
+            return s  # type: ignore[return-value,unused-ignore]
         s.close()
         raise _refused(address, e) from e
-    return s  # type: ignore[return-value]
+    return s  # type: ignore[return-value,unused-ignore]
 
 
 def _tcp(address: Address) -> socket:

@@ -10,6 +10,7 @@ Spec: Engine API, ContainerAttach, "Stream format".
 from __future__ import annotations
 
 import os
+import sys
 from _struct import Struct  # the C half of `struct`
 
 from wharfie.errdefs import DataLoss, WharfieError
@@ -91,10 +92,10 @@ class Splitter:
 
 
 def write_all(fd: int, parts: list[memoryview]) -> None:
-    if len(parts) == 1:
-        view = parts[0]
-        while view:
-            view = view[_waiting(fd, lambda v=view: os.write(fd, v)) :]  # type: ignore[misc]
+    if len(parts) == 1 or sys.platform == "win32":
+        for view in parts:
+            while view:
+                view = view[_waiting(fd, lambda v=view: os.write(fd, v)) :]  # type: ignore[misc]
         return
     start = 0
     while start < len(parts):
@@ -102,7 +103,7 @@ def write_all(fd: int, parts: list[memoryview]) -> None:
         start += len(batch)
         left = sum(map(len, batch))
         while True:
-            written = _waiting(fd, lambda b=batch: os.writev(fd, b))  # type: ignore[misc]
+            written = _waiting(fd, lambda b=batch: os.writev(fd, b))  # type: ignore[misc,unused-ignore]
             left -= written
             if not left:
                 break

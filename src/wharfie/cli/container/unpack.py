@@ -8,6 +8,7 @@ kin), so a link in the archive, or one that is there already, can't lead out.
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 
 from wharfie.errdefs import DataLoss
@@ -123,7 +124,7 @@ def _entry(root: int, parts: list[str], member: tarfile.TarInfo, archive: tarfil
             finally:
                 os.close(there)
             return 0
-        if member.isfifo():
+        if member.isfifo() and sys.platform != "win32":
             os.mkfifo(leaf, member.mode & 0o777, dir_fd=parent)
             return 0
         if not member.isreg():
@@ -144,6 +145,8 @@ def _file(parent: int, leaf: str, member: tarfile.TarInfo, archive: tarfile.TarF
 
 
 def _finish(parent: int, leaf: str, member: tarfile.TarInfo, *, owners: bool) -> None:
+    if sys.platform == "win32":
+        return
     fd = os.open(leaf, os.O_RDONLY | _FLAGS, dir_fd=parent)
     try:
         if owners:
