@@ -42,11 +42,13 @@ class Credentials(NamedTuple):
 class RegistryOptions(NamedTuple):
     """`environ`: where proxy variables are looked up (the daemon's environment). Timeouts in seconds.
 
+    `insecure`: host[:port] of registries that are spoken to over plain HTTP where no hosts.toml says otherwise.
     `header_timeout_s` bounds the whole head of an answer, `read_timeout_s` each wait for body bytes, `max_retry_after_s`
     all the waiting for a busy registry (429, 5xx) that one request may do.
     """
 
     config_dirs: tuple[str, ...] = DEFAULT_CONFIG_DIRS
+    insecure: tuple[str, ...] = ()
     environ: Mapping[str, str] = {}
     user_agent: str = "wharfie/0.1"
     connect_timeout_s: float = 10.0

@@ -254,7 +254,7 @@ def _basic(credentials: Credentials) -> str:
 def verify(transport: Transport, registry: str, credentials: Credentials) -> LoginResult:
     """Check a login: what `wharfie login` and POST /auth do. Raises Unauthenticated, and what a request can raise."""
     config_dirs = transport.options.config_dirs
-    host = next(h for h in reversed(hosts_for(registry, config_dirs)) if h.own)
+    host = next(h for h in reversed(hosts_for(registry, config_dirs, transport.options.insecure)) if h.own)
     user = credentials.username or "a token"
     context = Context(f"log in to {registry!r}", registry, example_path(registry, config_dirs), user)
     request = Request(host, "GET", f"{host.base}/")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -65,8 +65,11 @@ def is_loopback(authority: str) -> bool:
         return False
 
 
-def hosts_for(registry: str, config_dirs: Sequence[str]) -> list[Host]:
-    """Servers to ask for `registry` (`docker.io`, `localhost:5000`), in order. Raises InvalidArgument (hosts.toml)."""
+def hosts_for(registry: str, config_dirs: Sequence[str], insecure: Collection[str] = ()) -> list[Host]:
+    """Servers to ask for `registry` (`docker.io`, `localhost:5000`), in order. Raises InvalidArgument (hosts.toml).
+
+    `insecure`: registries that are spoken to over plain HTTP where no file says otherwise.
+    """
     for base in config_dirs:
         for name in _directory_names(registry):
             directory = os.path.join(base, name)
@@ -76,7 +79,8 @@ def hosts_for(registry: str, config_dirs: Sequence[str]) -> list[Host]:
             tls = _docker_certificates(directory)
             if tls:
                 return [_server(registry)._replace(tls=tls, scheme="https")]
-    return [_server(registry)]
+    server = _server(registry)
+    return [server._replace(scheme="http") if registry in insecure else server]
 
 
 def example_path(registry: str, config_dirs: Sequence[str]) -> str:

@@ -101,7 +101,7 @@ class Repository:
         self.context = Context(
             f'{operation} "{reference.familiar()}"', reference.domain, example_path(reference.domain, dirs), user
         )
-        self.hosts = hosts_for(reference.domain, dirs)
+        self.hosts = hosts_for(reference.domain, dirs, registry.options.insecure)
         self._authorizers = {h: Authorizer(self.transport, registry.tokens, h, credentials) for h in self.hosts}
         self._documents: dict[str, bytes] = {}
         self._blamed: dict[Host, int] = {}
