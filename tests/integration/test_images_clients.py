@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -246,5 +247,34 @@ def test_a_pull_ends_with_its_client_and_is_resumed(engine: Engine) -> None:
         assert resumed, "what was there is not fetched again"
         assert engine.out("run", "--rm", ref, "stat", "-c", "%s", "/big") == str(3 << 20)
         engine.run("rmi", ref)
+    finally:
+        registry.close()
+
+
+def _outer_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return str(s.getsockname()[0])
+
+
+def test_insecure_registries(busybox: str) -> None:
+    registry = HostileRegistry(address=_outer_address())
+    ref = registry.add(images.busybox())
+    try:
+        for config, code in (("", 1), (f'insecure_registries = ["{registry.host}"]\n', 0)):
+            engine = Engine(config=config)
+            try:
+                done = engine.run("pull", "-q", ref, check=False)
+                assert done.returncode == code, done.stderr
+                if not code:
+                    engine.run("rmi", ref)
+                    index = engine.api("GET", "/info")[1]["RegistryConfig"]["IndexConfigs"]
+                    assert index[registry.host]["Secure"] is False
+                engine.close()
+            finally:
+                engine.destroy()
     finally:
         registry.close()

@@ -65,7 +65,11 @@ class Images:
     async def open(self) -> None:
         config = self.engine.config
         self.registry = Registry(
-            RegistryOptions(config_dirs=tuple(config.registry_config_dirs), environ=dict(os.environ))
+            RegistryOptions(
+                config_dirs=tuple(config.registry_config_dirs),
+                insecure=tuple(config.insecure_registries),
+                environ=dict(os.environ),
+            )
         )
         self.puller = Puller(
             self.registry,

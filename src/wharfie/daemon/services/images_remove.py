@@ -170,6 +170,7 @@ async def prune_and_collect(images: Images, ns: str, filters: dict[str, list[str
         before = await engine.background(_footprint, images)
         await engine.collector.collect()
         freed = max(before - await engine.background(_footprint, images), 0)
+    engine.events.publish(ns, "/wharfie/image/prune", {"reclaimed": freed}, attributes={"reclaimed": str(freed)})
     return {"ImagesDeleted": report or None, "SpaceReclaimed": freed}
 
 

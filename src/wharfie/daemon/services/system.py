@@ -86,6 +86,7 @@ class System:
             runtimes=runtimes,
             warnings=warnings,
             event_listeners=0,
+            insecure_registries=config.insecure_registries,
             debug=config.log_level == "debug",
         )
 
@@ -213,6 +214,7 @@ def info_document(
     warnings: Sequence[str],
     event_listeners: int,
     labels: Sequence[str] = (),
+    insecure_registries: Sequence[str] = (),
     debug: bool = False,
     live_restore: bool = True,
 ) -> Document:
@@ -264,7 +266,10 @@ def info_document(
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
             "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-            "IndexConfigs": {"docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True}},
+            "IndexConfigs": {
+                "docker.io": {"Name": "docker.io", "Mirrors": [], "Secure": True, "Official": True},
+                **{r: {"Name": r, "Mirrors": [], "Secure": False, "Official": False} for r in insecure_registries},
+            },
             "Mirrors": [],
         },
         "NCPU": facts.cpus,

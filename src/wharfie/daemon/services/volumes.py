@@ -255,6 +255,7 @@ class Volumes:
                 continue  # taken or removed in the meantime
             removed.append(volume.name)
             freed += size
+        self._publish("prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
     async def _finish_removal(self, name: str) -> None:
