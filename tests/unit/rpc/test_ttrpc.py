@@ -66,6 +66,8 @@ def server():
         request = IDRequest.decode(call.payload)
         if request.id == "!":
             call.fail(errdefs.NotFound("find it: not there"))
+        elif request.id == "long":
+            call.fail(errdefs.NotFound("x" * 100_000))
         elif request.id != "never":
             call.reply(PidResponse(pid=len(request.id)))
 
@@ -156,12 +158,12 @@ def test_rubbish_closes_the_connection_and_nothing_else(server):
 
 def test_one_who_never_reads_is_cut_off(server):
     bad, good = server(), BlockingClient(server())
-    payload = IDRequest(id="!").encode()
+    payload = IDRequest(id="long").encode()
     frame = encode_frame(1, REQUEST, Request(service="s", method="m", payload=payload).encode())
     bad.settimeout(10)
     with pytest.raises(OSError):
-        for _ in range(2000):
-            bad.sendall(frame * 200)
+        for _ in range(20_000):
+            bad.sendall(frame)
     assert good.call("s", "m", IDRequest(id="ok"), PidResponse).pid == 2
     good.close()
     bad.close()

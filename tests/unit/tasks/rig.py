@@ -143,13 +143,14 @@ class Client:
 
 
 def demultiplex(data: bytes) -> dict[int, bytes]:
-    out: dict[int, bytes] = {}
-    while data:
-        stream, length = struct.unpack(">BxxxI", data[:8])
-        out[stream] = out.get(stream, b"") + data[8 : 8 + length]
-        assert len(data) >= 8 + length, "torn frame"
-        data = data[8 + length :]
-    return out
+    out: dict[int, bytearray] = {}
+    at = 0
+    while at < len(data):
+        stream, length = struct.unpack_from(">BxxxI", data, at)
+        assert len(data) >= at + 8 + length, "torn frame"
+        out.setdefault(stream, bytearray()).extend(data[at + 8 : at + 8 + length])
+        at += 8 + length
+    return {stream: bytes(text) for stream, text in out.items()}
 
 
 def rss_kib(pid: int) -> int:
