@@ -56,7 +56,8 @@ class Config(msgspec.Struct, kw_only=True):
     """Directories with one directory per registry that holds a hosts.toml; the first that exists counts."""
     insecure_registries: list[str] = []
     """host[:port] of registries that may be spoken to over plain HTTP; loopback ones always may."""
-    max_concurrent_downloads: int = 6
+    max_concurrent_downloads: int = 3
+    """Layers that one pull fetches and unpacks at a time."""
     max_layer_size: int = 64 << 30
     """A layer that unpacks to more is refused."""
     stop_timeout: int = 10

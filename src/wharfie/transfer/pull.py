@@ -64,11 +64,13 @@ class Puller:
         unpacker: Unpacker,
         *,
         max_layer_bytes: int | None = None,
+        parallel_layers: int = PARALLEL_LAYERS,
     ) -> None:
         self._registry = registry
         self._store = store
         self._snapshotter = snapshotter
         self._layers = Layers(store, snapshotter, unpacker, max_layer_bytes)
+        self._parallel_layers = parallel_layers
 
     def pull(
         self,
@@ -190,7 +192,7 @@ class Puller:
         def stopped() -> bool:
             return stop.is_set() or cancel.is_set()
 
-        with ThreadPoolExecutor(PARALLEL_LAYERS, "pull") as pool:
+        with ThreadPoolExecutor(self._parallel_layers, "pull") as pool:
             futures = [pool.submit(self._layers.get, repository, layer, tell, stopped) for layer in missing]
             _, pending = wait(futures, return_when=FIRST_EXCEPTION)
             if pending:
