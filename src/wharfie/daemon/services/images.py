@@ -77,6 +77,7 @@ class Images:
             self.engine.snapshotter,
             self.unpack_in_worker,
             max_layer_bytes=config.max_layer_size,
+            parallel_layers=config.max_concurrent_downloads,
         )
         self.pusher = Pusher(self.registry, self.engine.content)
 
