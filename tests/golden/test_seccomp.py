@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wharfie.errdefs import InvalidArgument, Unsupported
+from wharfie.errdefs import InvalidArgument
 from wharfie.linux import seccomp as kernel
 from wharfie.oci.seccomp import default_profile
 from wharfie.runtime.linux import seccomp
@@ -285,9 +285,11 @@ def test_bad_profiles(profile: Seccomp) -> None:
         seccomp.compiled(profile, None)
 
 
-def test_notify_is_refused_clearly() -> None:
-    with pytest.raises(Unsupported, match="NOTIFY"):
-        seccomp.compiled(Seccomp("SCMP_ACT_ALLOW", syscalls=[rule("mount", action="SCMP_ACT_NOTIFY")]), None)
+def test_notify_needs_a_listener_and_leaves_the_start_alone() -> None:
+    for calls, path in ((["mount"], ""), (["write"], "/x")):
+        profile = Seccomp("SCMP_ACT_ALLOW", listener_path=path, syscalls=[rule(*calls, action="SCMP_ACT_NOTIFY")])
+        with pytest.raises(InvalidArgument, match="NOTIFY"):
+            seccomp.compiled(profile, None)
 
 
 def test_cache_on_disk(tmp_path) -> None:

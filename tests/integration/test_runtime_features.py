@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import select
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +18,9 @@ import pytest
 from conftest import need
 from harness.runtime import BASE, Rig, busybox_layer, open_rig
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, Unsupported, WharfieError
+from wharfie.fsutil.sockets import short_name
 from wharfie.linux import mountapi as k
+from wharfie.runtime import Stdio
 from wharfie.runtime.linux.engine import LinuxEngine
 from wharfie.spec import runtime as s
 
@@ -283,3 +290,40 @@ def test_refused_before_anything_happens(tmp_path: Path, layer: Path, change, er
         change(spec)
         with pytest.raises(error):
             rig.create(spec)
+
+
+def test_seccomp_notify(rig: Rig) -> None:
+    """The listener arrives with the container's state, and whoever holds it decides: mkdir fails with our errno."""
+    path = rig.top / "listener"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        with short_name(str(path)) as name:
+            server.bind(name)
+        server.listen(2)
+        spec = rig.spec("sh", "-c", "mkdir /tmp/d; echo done")
+        assert spec.linux
+        call = s.SeccompSyscall(["mkdir", "mkdirat"], "SCMP_ACT_NOTIFY")
+        spec.linux.seccomp = s.Seccomp(
+            "SCMP_ACT_ALLOW", listener_path=str(path), listener_metadata="meta", syscalls=[call]
+        )
+        r, w = os.pipe()
+        started = rig.create(spec, Stdio(None, w, w))
+        os.close(w)
+        rig.engine.start()
+        connection, _ = server.accept()
+        with connection:
+            data, fds, _, _ = socket.recv_fds(connection, 65536, 4)
+        state = json.loads(data)
+        assert (state["fds"], state["metadata"], state["pid"]) == (["seccompFd"], "meta", started.pid)
+        assert state["state"]["id"] == rig.id
+        (listener,) = fds
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        assert poll.poll(5000)
+        # SECCOMP_IOCTL_NOTIF_RECV: struct seccomp_notif is 80 bytes, the response 24
+        request = fcntl.ioctl(listener, 0xC0502100, bytes(80))
+        (cookie,) = struct.unpack_from("Q", request)
+        fcntl.ioctl(listener, 0xC0182101, struct.pack("QqiI", cookie, 0, -95, 0))
+        os.close(listener)
+        assert rig.reap(started) == 0
+        assert "Operation not supported" in os.read(r, 4096).decode()
+        os.close(r)

@@ -47,6 +47,11 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
     syscall("pidfd_send_signal", pidfd, signal, None, 0, obj=f"signal {signal}")
 
 
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """Duplicate of another process's descriptor, close-on-exec."""
+    return syscall("pidfd_getfd", pidfd, number, 0, obj=f"descriptor {number}")
+
+
 def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
     syscall("close_range", first, last, flags)
 

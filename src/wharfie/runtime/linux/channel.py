@@ -2,8 +2,10 @@
 """Messages between runtime and container process before execve: one packet each, descriptors beside it.
 
 Child to parent: CREATED (ready at the gate; the pty master beside it), HOOKS (namespaces are there, run the hooks that
-belong before pivot_root), WARN, ERROR, BORN (from the joining process: pid, and pidfd beside it). Parent to child:
-MOUNTS (descriptors, last one flagged), GO (cgroup is joined), DONE (hooks ran), START. The socket is close-on-exec:
+belong before pivot_root), WARN, ERROR, BORN (from the joining process: pid, and pidfd beside it),
+LISTENER (number of a seccomp listener to fetch). Parent to child:
+MOUNTS (descriptors, last one flagged), GO (cgroup is joined), DONE (hooks ran), START,
+TAKEN (listener is fetched). The socket is close-on-exec:
 end of file after START means that execve worked.
 """
 
@@ -18,8 +20,8 @@ from collections.abc import Sequence
 
 from wharfie import errdefs
 
-MOUNTS, MORE, GO, DONE, START = b"m", b"n", b"g", b"d", b"s"
-CREATED, HOOKS, WARN, ERROR, BORN = b"c", b"h", b"w", b"e", b"b"
+MOUNTS, MORE, GO, DONE, START, TAKEN = b"m", b"n", b"g", b"d", b"s", b"t"
+CREATED, HOOKS, WARN, ERROR, BORN, LISTENER = b"c", b"h", b"w", b"e", b"b", b"l"
 _MAX_FDS = 250  # SCM_MAX_FD is 253
 
 

@@ -149,7 +149,7 @@ def _run(
     else:
         finish.set_stdio(stdio)
 
-    def wait_at_gate() -> None:
+    def wait_at_gate() -> int:
         channel.send(ch.CREATED, b"", [master] if master >= 0 else [])
         if master >= 0:
             os.close(master)
@@ -164,6 +164,7 @@ def _run(
             step.name = "run hooks"
             hooks.run_all(plan.hooks.start_container, "startContainer", _state(plan, "created"))
             step.name = ""
+        return channel.sock.fileno()
 
     root_fd = openat2(-100, "/", O_PATH)
     finish.run(plan.process, root_fd, preserve_fds, wait_at_gate, init_fd)

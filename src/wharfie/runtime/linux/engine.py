@@ -30,7 +30,7 @@ from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
-from wharfie.runtime.linux import child, hooks, init_program
+from wharfie.runtime.linux import child, hooks, init_program, notify
 from wharfie.runtime.linux import exec as exec_
 from wharfie.runtime.linux.cgroups import Manager, open_manager
 from wharfie.runtime.linux.plan import INIT_ANNOTATION, Plan, plan
@@ -256,6 +256,11 @@ class LinuxEngine:
         try:
             channel.send(ch.START)
             kind, payload, _ = channel.receive()
+            if kind == ch.LISTENER:
+                assert self.plan is not None
+                notify.pass_on(self.plan, self.pid, self._pidfd, int(payload), "created")
+                channel.send(ch.TAKEN)
+                kind, payload, _ = channel.receive()
         except (BrokenPipeError, ConnectionResetError):
             raise NotFound(f"start container `{self._id()}`: its first process is gone") from None
         finally:

@@ -21,7 +21,7 @@ from wharfie.linux import process, pty
 from wharfie.linux.openat2 import AT_FDCWD, O_NOCTTY, O_PATH, O_RDWR, openat2
 from wharfie.runtime import Started
 from wharfie.runtime.linux import channel as ch
-from wharfie.runtime.linux import finish
+from wharfie.runtime.linux import finish, notify
 from wharfie.runtime.linux.cgroups import Manager
 from wharfie.runtime.linux.plan import Plan
 from wharfie.runtime.linux.process import ProcessPlan
@@ -167,6 +167,9 @@ def run(
                     done.callback(os.close, console)
             elif message == ch.ERROR:
                 raise ch.decode_error(payload, "")
+            elif message == ch.LISTENER:
+                notify.pass_on(p, pid, pidfd, int(payload), "running")
+                ours.send(ch.TAKEN)
             elif not message:
                 break
         done.pop_all()
@@ -216,10 +219,11 @@ def _enter(p: Plan, planned: ProcessPlan, channel: ch.Channel, stdio: tuple[int,
         else:
             finish.set_stdio(stdio)
 
-        def gate() -> None:
+        def gate() -> int:
             channel.send(ch.CREATED, b"", [master] if master >= 0 else [])
             if master >= 0:
                 os.close(master)
+            return channel.sock.fileno()
 
         finish.run(planned, root_fd, preserve_fds, gate)
     except BaseException as e:

@@ -21,6 +21,7 @@ from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, Permi
 from wharfie.fsutil.beneath import open_in_root
 from wharfie.linux import caps, process, pty, seccomp
 from wharfie.linux.openat2 import O_RDONLY
+from wharfie.runtime.linux import channel as ch
 from wharfie.runtime.linux.process import ProcessPlan
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -194,10 +195,11 @@ def find_program(plan: ProcessPlan) -> bytes:
     raise NotFound(f"exec `{shown}`: executable file not found in $PATH")
 
 
-def become(plan: ProcessPlan, available: int) -> None:
+def become(plan: ProcessPlan, available: int, listener: Callable[[int], None]) -> None:
     """Identity: bounding set, groups, ids, seccomp, capabilities. After it the process is the container's.
 
-    `available` is the permitted set at this point: what the host itself lacks can't be given.
+    `available` is the permitted set at this point: what the host itself lacks can't be given. `listener` hands over the
+    descriptor of a filter that notifies.
     """
     wanted = plan.caps
     for number in range(len(caps.NAMES)):
@@ -218,7 +220,7 @@ def become(plan: ProcessPlan, available: int) -> None:
         # Without no_new_privs a filter needs CAP_SYS_ADMIN, so it comes before the last capset.
         keep = (permitted | caps.SYS_ADMIN | caps.SETPCAP) & available
         caps.capset(keep, keep, inheritable & keep)
-        seccomp.set_filter(plan.seccomp, plan.seccomp_flags)
+        _load_filter(plan, listener)
     caps.capset(effective, permitted, inheritable)
     for number in range(len(caps.NAMES)):
         if wanted.ambient & available & permitted & inheritable & 1 << number:
@@ -226,7 +228,21 @@ def become(plan: ProcessPlan, available: int) -> None:
     if plan.no_new_privileges:
         process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
         if plan.seccomp:
-            seccomp.set_filter(plan.seccomp, plan.seccomp_flags)
+            _load_filter(plan, listener)
+
+
+def _load_filter(plan: ProcessPlan, listener: Callable[[int], None]) -> None:
+    fd = seccomp.set_filter(plan.seccomp, plan.seccomp_flags)
+    if plan.seccomp_flags & seccomp.SECCOMP_FILTER_FLAG_NEW_LISTENER:
+        listener(fd)
+
+
+def hand_over_listener(channel_fd: int, listener_fd: int) -> None:
+    """Have the runtime outside fetch the listener. The filter is on already: write and read only, as runc does it."""
+    os.write(channel_fd, ch.LISTENER + str(listener_fd).encode())
+    if os.read(channel_fd, 64) != ch.TAKEN:
+        raise FailedPrecondition("hand over seccomp listener: nobody took it")
+    os.close(listener_fd)
 
 
 def execute(path: bytes, plan: ProcessPlan, init_fd: int | None = None) -> None:
@@ -251,10 +267,12 @@ def run(
     plan: ProcessPlan,
     root_fd: int,
     preserve_fds: int,
-    gate: Callable[[], None] | None,
+    gate: Callable[[], int],
     init_fd: int | None = None,
 ) -> None:
-    """Everything from here to execve; `gate` waits for the start, `init_fd` is a program to run it under.
+    """Everything from here to execve; `init_fd` is a program to run it under.
+
+    `gate` waits for the start and gives the descriptor of the channel to whoever started.
 
     Returns only by raising.
     """
@@ -264,10 +282,9 @@ def run(
     process.close_range(3 + preserve_fds, flags=process.CLOSE_RANGE_CLOEXEC)
     entered = enter_cwd(plan.cwd)
     program = find_program(plan)
-    if gate is not None:
-        gate()
+    channel_fd = gate()
     os.umask(0o022 if plan.umask is None else plan.umask)
-    become(plan, caps.permitted())
+    become(plan, caps.permitted(), lambda fd: hand_over_listener(channel_fd, fd))
     if not entered and not enter_cwd(plan.cwd):
         raise PermissionDenied(f"change to working directory `{plan.cwd}`: permission denied")
     execute(program, plan, init_fd)

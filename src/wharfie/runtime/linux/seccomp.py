@@ -219,15 +219,29 @@ def uses_notify(profile: Seccomp) -> bool:
     return profile.default_action == "SCMP_ACT_NOTIFY" or any(e.action == "SCMP_ACT_NOTIFY" for e in entries)
 
 
+def _check_notify(profile: Seccomp) -> None:
+    if not profile.listener_path:
+        raise InvalidArgument("load seccomp profile: SCMP_ACT_NOTIFY without a listenerPath")
+    if profile.default_action == "SCMP_ACT_NOTIFY":
+        raise InvalidArgument("load seccomp profile: SCMP_ACT_NOTIFY cannot be the default action")
+    for entry in profile.syscalls:
+        taken = {"read", "write", "execve", "execveat", "capset"} & set(entry.names)
+        if entry.action == "SCMP_ACT_NOTIFY" and taken:
+            raise InvalidArgument(
+                f"load seccomp profile: SCMP_ACT_NOTIFY for `{taken.pop()}`, which the start itself needs"
+            )
+
+
 def compiled(profile: Seccomp, cache_dir: str | None = CACHE_DIR) -> tuple[bytes, int]:
     """(program, flags), from memory, from disk, or compiled now. Raises InvalidArgument, Unsupported."""
-    if uses_notify(profile) or profile.listener_path:
-        raise Unsupported("load seccomp profile: SCMP_ACT_NOTIFY is not supported yet")
+    flags = flags_of(profile)
+    if uses_notify(profile):
+        _check_notify(profile)
+        flags |= k.SECCOMP_FILTER_FLAG_NEW_LISTENER
     key = hashlib.sha256(libc.MACHINE.encode() + _encode(profile)).digest()
     hit = _memory.get(key)
     if hit is not None:
         return hit
-    flags = flags_of(profile)
     path = f"{cache_dir}/1-{key.hex()}"
     program = _cached(path) if cache_dir else b""
     if not program:
