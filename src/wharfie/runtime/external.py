@@ -11,12 +11,16 @@ program's own --root.
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
+import fcntl
 import os
 import select
 import shutil
 import signal as signals
 import socket
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -29,11 +33,9 @@ from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.mount.attached import mount_all, unmount
 from wharfie.runtime import Started, Stats, Stdio
+from wharfie.runtime.linux.cgroups import Manager, open_manager
+from wharfie.runtime.linux.engine import cgroup_path
 from wharfie.spec.runtime import IDMapping, Process, Resources, Root, Spec, encode_spec
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from wharfie.runtime.linux.cgroups import Manager
 
 ROOT = "/run/wharfie-oci/external"
 
@@ -59,11 +61,6 @@ class ExternalEngine:
         self._cgroup: Manager | None = None
 
     def create(self, container_id: str, bundle: str, spec: Spec, rootfs: Sequence[Mount], stdio: Stdio) -> Started:
-        if sys.platform != "linux":
-            raise FailedPrecondition("create container: it needs Linux")
-        from wharfie.runtime.linux.cgroups import open_manager
-        from wharfie.runtime.linux.engine import cgroup_path
-
         self._id, self._spec = container_id, spec
         self._work = os.path.join(self._top, "work", container_id)
         os.makedirs(self._work, 0o711, exist_ok=True)
@@ -150,8 +147,6 @@ class ExternalEngine:
 
     def _run(self, args: list[str], stdio: Stdio = Stdio(), *, stdin_data: bytes | None = None) -> str:  # noqa: B008
         """Run the program to its end; its stdout where it is not the container's. Raises by its log."""
-        if sys.platform == "win32":
-            raise FailedPrecondition("run a runtime: it needs Linux")
         log = f"{self._work}/log"
         words = [self.program, "--root", f"{self._top}/state", "--log", log, "--log-format", "json", *args]
         os.makedirs(f"{self._top}/state", 0o700, exist_ok=True)
@@ -274,16 +269,10 @@ class ExternalEngine:
 
 def _above(fd: int) -> int:
     """A duplicate over 2, so that dup2 to 0, 1 and 2 can't overwrite one that is still to come."""
-    if sys.platform == "win32":
-        raise NotImplementedError
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _ended(pidfd: int) -> bool:
-    if sys.platform == "win32":
-        raise NotImplementedError
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))

@@ -7,7 +7,6 @@ Lock: flock on `<root>/<id>/lock` around every change. Owner: wharfie-oci alone;
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from datetime import UTC, datetime
 
@@ -97,6 +96,8 @@ class Store:
         return FileLock(os.path.join(self.directory(container_id), "lock"))
 
     def remove(self, container_id: str) -> None:
+        import shutil
+
         shutil.rmtree(self.directory(container_id), ignore_errors=True)
 
     def ids(self) -> list[str]:
