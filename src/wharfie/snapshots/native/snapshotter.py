@@ -71,8 +71,8 @@ if sys.platform != "win32":
                 return
             if not self.has_layer(diff_id):
                 raise NotFound(f"assemble snapshot {name!r}: no layer {diff_id} in {self.name!r}")
-            part = self._copied(parent, f"assemble snapshot {name!r}")
             with self._entries.working():
+                part = self._copied(parent, f"assemble snapshot {name!r}")
                 try:
                     self._apply(diff_id, os.path.join(part, "fs"))
                     with self._entries.adding():
@@ -100,27 +100,26 @@ if sys.platform != "win32":
                 os.close(fd)
 
         def _copied(self, parent: str | None, doing: str) -> str:
-            """A directory below tmp/ with fs/ in it: a copy of a committed snapshot's tree, or empty."""
+            """A directory below tmp/ with fs/ in it: a copy of a committed snapshot's tree, or empty. For whoever holds `working()`."""
             part = self._entries.temporary()
             source = None
             if parent is not None:
                 self._committed(parent, doing)
                 source = os.path.join(self._entries.path(parent), "fs")
-            with self._entries.working():
-                os.mkdir(part, 0o700)
-                try:
-                    root = os.path.join(part, "fs")
-                    os.mkdir(root, 0o755)
-                    os.chmod(root, 0o755)
-                    if source is not None:
-                        from wharfie.snapshots.native.copy import copy_tree
+            os.mkdir(part, 0o700)
+            try:
+                root = os.path.join(part, "fs")
+                os.mkdir(root, 0o755)
+                os.chmod(root, 0o755)
+                if source is not None:
+                    from wharfie.snapshots.native.copy import copy_tree
 
-                        copy_tree(source, root)
-                    else:
-                        os.utime(root, ns=(0, 0))
-                except BaseException:
-                    remove_tree(part)
-                    raise
+                    copy_tree(source, root)
+                else:
+                    os.utime(root, ns=(0, 0))
+            except BaseException:
+                remove_tree(part)
+                raise
             return part
 
         def usage(self, key: str) -> Usage:
@@ -143,13 +142,14 @@ if sys.platform != "win32":
                 raise InvalidArgument("prepare snapshot: the key is empty")
             if os.path.exists(self._entries.path(key)):
                 raise AlreadyExists(f"create snapshot {key!r}: the name is taken")
-            part = self._copied(parent, f"prepare snapshot {key!r}")
             record = Record(new_info(key, KIND_ACTIVE, parent, labels))
-            with self._entries.working(), self._entries.adding():
+            with self._entries.working():
+                part = self._copied(parent, f"prepare snapshot {key!r}")
                 try:
-                    if parent is not None:
-                        self._committed(parent, f"prepare snapshot {key!r}")
-                    self._entries.add(record, moved=part)
+                    with self._entries.adding():
+                        if parent is not None:
+                            self._committed(parent, f"prepare snapshot {key!r}")
+                        self._entries.add(record, moved=part)
                 except BaseException:
                     remove_tree(part)
                     raise
