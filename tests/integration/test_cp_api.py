@@ -139,6 +139,30 @@ def test_every_form_of_source_and_target(engine: Engine, container: str, tree: P
     assert get("/followed") == data
 
 
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/etc", ["etc", "etc/group", "etc/passwd"]),
+        ("/etc/", ["etc", "etc/group", "etc/passwd"]),
+        ("/etc/.", [".", "./group", "./passwd"]),
+        ("/etc/passwd", ["passwd"]),
+        ("/tmp/../etc/passwd", ["passwd"]),
+        ("/link", ["link"]),
+        ("/link/", ["link", "link/group", "link/passwd"]),
+        ("/link/.", [".", "./group", "./passwd"]),
+    ],
+)
+def test_names_in_the_archive(engine: Engine, busybox: str, path: str, names: list[str]) -> None:
+    """As dockerd names them: clients rename by these."""
+    engine.run("create", "--name", "n", busybox, program=DOCKER)
+    assert put(engine, "n", "/", images.make_tar({"link": ("link", "/etc")}))[0] == 200
+    connection = UnixConnection(str(engine.socket))
+    connection.request("GET", f"/containers/n/archive?{urllib.parse.urlencode({'path': path})}")
+    with tarfile.open(fileobj=io.BytesIO(connection.getresponse().read())) as tar:
+        assert [m for m in sorted(tar.getnames()) if not m.endswith(("hosts", "hostname", "resolv.conf"))] == names
+    connection.close()
+
+
 def put(engine: Engine, name: str, path: str, body: bytes, **query: str) -> tuple[int, Any]:
     q = urllib.parse.urlencode({"path": path, **query})
     return engine.api("PUT", f"/containers/{name}/archive?{q}", body, headers={"Content-Type": "application/x-tar"})

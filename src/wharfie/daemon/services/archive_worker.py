@@ -133,7 +133,7 @@ def get(args: bytes, fds: Sequence[int]) -> bytes:
         raise refused("copy from container", path, e) from e
     os.write(out, header + b"\n")
     packer = Packer(root, out)
-    base = posixpath.basename(path)
+    base = posixpath.basename(path.rstrip("/"))
     try:
         # Of `/` the members are called "/x", of "dir/." they are "./x": what clients then rename.
         packer.add_tree(fd, os.fsencode(base) if path != "/" else b"/")
