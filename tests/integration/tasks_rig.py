@@ -34,7 +34,9 @@ USERNS_BASE = 1_000_000
 
 @functools.cache
 def busybox_root() -> str:
-    """A directory with busybox, made once a process; /var/tmp keeps it away from tmpfs."""
+    """A directory with busybox, made once a process (a child is told of it); /var/tmp keeps it away from tmpfs."""
+    if inherited := os.environ.get("WHARFIE_TEST_ROOT"):
+        return inherited
     root = tempfile.mkdtemp(prefix="wh-root-", dir="/var/tmp")
     atexit.register(shutil.rmtree, root)
     subprocess.run(["tar", "-C", root, "-xf", "-"], input=images.busybox_tar(), check=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tasks_rig import RUNC_SHIM, RealRig, with_real_rig
+from tasks_rig import RUNC_SHIM, RealRig, busybox_root, with_real_rig
 
 from harness import leaks
 from wharfie.errdefs import WharfieError
@@ -203,6 +203,7 @@ async def test_killed_manager(rig: RealRig):
             str(rig.base),
             str(last),
             stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "WHARFIE_TEST_ROOT": busybox_root()},
         )
         assert daemon.stdout
         for _ in range(rng.randrange(1, 6)):
