@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -247,6 +248,32 @@ def test_exec_by_hand(engine: Engine, busybox: str) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert engine.api("GET", "/exec/0123456789/json")[0] == 404
+
+
+def test_cve_2022_23471_failed_execs_leave_nothing(engine: Engine, busybox: str) -> None:
+    create(engine, busybox, "sleep", "100", name="x")
+    post(engine, "/containers/x/start")
+
+    def look() -> tuple[int, int]:
+        fds = len(list((Path("/proc") / str(engine.pid) / "fd").iterdir()))
+        with open(f"/proc/{engine.pid}/status") as f:
+            return fds, next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+    def fail() -> str:
+        made = post(engine, "/containers/x/exec", {"Cmd": ["nosuch"], "AttachStdout": True, "Tty": True})[1]["Id"]
+        Stream(engine, f"/exec/{made}/start", b'{"Tty":true}').rest()
+        return str(made)
+
+    first = fail()
+    for _ in range(9):
+        fail()
+    fds, rss_kib = look()
+    for _ in range(70):
+        fail()
+    after = look()
+    assert after[0] <= fds + 2
+    assert after[1] < rss_kib + 4096
+    assert engine.api("GET", f"/exec/{first}/json")[0] == 404, "only the last ones are remembered"
 
 
 def test_a_user_looked_up_for_an_exec_leaves_the_root_writable(engine: Engine, busybox: str) -> None:

@@ -230,10 +230,10 @@ def test_killed_anywhere_in_a_life(engine: Engine, busybox: str, seed: int) -> N
                 ):
                     raise
 
-    threads = [threading.Thread(target=live, args=(n,)) for n in range(4)]
+    threads = [threading.Thread(target=live, args=(n,)) for n in range(3)]
     for t in threads:
         t.start()
-    for _ in range(6):
+    for _ in range(4):
         time.sleep(rng.uniform(0.05, 0.3))
         engine.kill()
         engine.start()

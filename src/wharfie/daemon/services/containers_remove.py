@@ -85,6 +85,7 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
     if any(last):
         engine.collector.request()
     _log.debug("removed container_id=%s duration_s=%.4f", container.short, time.monotonic() - begin)
+    engine.execs.forget_container(container)
     cs.ids.release(container.id)
     cs.forget(container)
     cs.publish(container, "/containers/delete", {"id": container.id})

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from wharfie.spec.docker import ExecConfig
     from wharfie.tasks import AttachRequest
 
-KEEP_ENDED = 128
+KEEP_ENDED = 64
 """Ended sessions of one container that can still be inspected."""
+MAX_UNSTARTED = 1024
+"""Sessions of one container that nobody has started: the oldest goes for a new one (CVE-2022-23471)."""
 
 
 class ExecSession:
@@ -87,7 +89,9 @@ class Execs:
 
     def _trim(self, container: Container) -> None:
         ended = [s for s in container.execs.values() if s.status == "ended"]
-        for session in ended[: max(0, len(ended) - KEEP_ENDED)]:
+        unstarted = [s for s in container.execs.values() if s.status == "created"]
+        excess = ended[: max(0, len(ended) - KEEP_ENDED)] + unstarted[: max(0, len(unstarted) - MAX_UNSTARTED)]
+        for session in excess:
             self.forget(session)
 
     def forget(self, session: ExecSession) -> None:
