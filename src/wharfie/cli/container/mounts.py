@@ -45,7 +45,7 @@ def _tmpfs(text: str) -> tuple[str, str]:
 
 def volume(text: str) -> tuple[bool, str]:
     """(has a source, the form the engine reads): a relative source is made absolute, as the shell's user means it."""
-    windows = len(text) > 2 and text[1] == ":" and text[2] in "\\/"
+    windows = len(text) > 2 and text[0].isalpha() and text[1] == ":" and text[2] in "\\/"
     parts = text.split(":")
     if windows:
         parts[:2] = [f"{parts[0]}:{parts[1]}"]
