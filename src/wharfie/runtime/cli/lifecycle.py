@@ -31,7 +31,6 @@ from wharfie.spec.runtime import (
     Pids,
     Process,
     Resources,
-    Spec,
     decode_process,
     decode_spec,
 )
@@ -70,7 +69,7 @@ def open_engine(store: Store, container_id: str) -> tuple[LinuxEngine, Record, s
     return engine, record, status
 
 
-def _create(flags: Flags, own: Flags, container_id: str) -> tuple[LinuxEngine, Started, Spec]:
+def _create(flags: Flags, own: Flags, container_id: str, *, foreground: bool) -> tuple[LinuxEngine, Started]:
     store = Store(flags.text("root"))
     bundle = os.path.abspath(own.text("bundle") or ".")
     try:
@@ -81,6 +80,8 @@ def _create(flags: Flags, own: Flags, container_id: str) -> tuple[LinuxEngine, S
     terminal = spec.process is not None and spec.process.terminal
     if own.text("console-socket") and not terminal:
         raise InvalidArgument("use --console-socket: the process has no terminal")
+    if terminal and not foreground and not own.text("console-socket"):
+        raise InvalidArgument(f"create container `{container_id}`: its terminal needs --console-socket")
     if own.text("pidfd-socket"):
         raise Unsupported("use --pidfd-socket: not supported yet")
     preserve = (own.number("preserve-fds") or 0) + int(os.environ.get("LISTEN_FDS", "0") or 0)
@@ -119,7 +120,7 @@ def _create(flags: Flags, own: Flags, container_id: str) -> tuple[LinuxEngine, S
         store.remove(container_id)
         raise
     _warn(flags, engine)
-    return engine, started, spec
+    return engine, started
 
 
 def send_console(path: str, master: int) -> None:
@@ -134,13 +135,7 @@ def send_console(path: str, master: int) -> None:
 
 
 def create(flags: Flags, own: Flags, args: list[str]) -> int:
-    _, started, spec = _create(flags, own, _one_id(args, "create"))
-    if spec.process is not None and spec.process.terminal and not own.text("console-socket"):
-        started_pid = started.pid
-        os.kill(started_pid, signals.SIGKILL)
-        os.waitpid(started_pid, 0)
-        delete(flags, Flags({"force": True}), args)
-        raise InvalidArgument("create container: a terminal needs --console-socket")
+    _create(flags, own, _one_id(args, "create"), foreground=False)
     return 0
 
 
@@ -166,7 +161,7 @@ def run(flags: Flags, own: Flags, args: list[str]) -> int:
     container_id = _one_id(args, "run")
     if not own.on("no-subreaper"):
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    engine, started, _ = _create(flags, own, container_id)
+    engine, started = _create(flags, own, container_id, foreground=not own.on("detach"))
     store = Store(flags.text("root"))
     try:
         _open_gate(store, container_id, engine)

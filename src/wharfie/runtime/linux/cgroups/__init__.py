@@ -11,7 +11,6 @@ import sys
 
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from wharfie.runtime import Stats
@@ -65,4 +64,4 @@ def open_manager(path: str, host: Host | None = None) -> Manager:
     return NoCgroups(path)
 
 
-__all__ = ["Host", "Manager", "Sequence", "open_manager", "read_host"]
+__all__ = ["Host", "Manager", "open_manager", "read_host"]
