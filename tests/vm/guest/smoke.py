@@ -173,6 +173,16 @@ def lifecycle() -> None:
     equal("sh" in out("top", "c"), True)
 
 
+def joined() -> None:
+    """Two containers in one network, pid and user namespace."""
+    script = "tr '\\0' ' ' </proc/1/cmdline | cut -c1-5; readlink /proc/self/ns/user"
+    first, user = out("run", "--rm", "--pid", "container:c", "--network", "container:c", REF, "sh", "-c", script).split(
+        "\n"
+    )
+    equal(first, "sh -c")
+    equal(user, out("exec", "c", "readlink", "/proc/self/ns/user"))
+
+
 def restart() -> None:
     """kill -9 of the daemon, and a polite restart: the container and its log go on."""
     pid = inspect("c", "{{.State.Pid}}")
@@ -295,8 +305,8 @@ def stats() -> None:
     equal("MiB" in status["MemUsage"] or "KiB" in status["MemUsage"], True)
 
 
-PLAIN = [registry, daemon.start, info, pull, run, userns, limits, update, out_of_memory, devices, lifecycle, stats, restart, kill, snapshotters, no_userns, nothing_left]  # fmt: skip
-SYSTEMD = [registry, activation, info, pull, run, limits, survive_systemd, kill]
+PLAIN = [registry, daemon.start, info, pull, run, userns, limits, update, out_of_memory, devices, lifecycle, stats, joined, restart, kill, snapshotters, no_userns, nothing_left]  # fmt: skip
+SYSTEMD = [registry, activation, info, pull, run, limits, survive_systemd, joined, kill]
 
 
 def main() -> None:

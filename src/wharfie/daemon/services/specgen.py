@@ -180,7 +180,6 @@ def build_spec(inputs: SpecInputs) -> Spec:
     own_uts = h.uts_mode != "host"
     uid_mappings, gid_mappings = inputs.id_mappings
     spaces: list[Namespace] = namespaces.namespaces(h, inputs.join, own_userns=bool(uid_mappings))
-    joins_user = "user" in inputs.join
     return Spec(
         oci_version=SPEC_VERSION,
         process=_process(inputs, granted, options),
@@ -190,8 +189,9 @@ def build_spec(inputs: SpecInputs) -> Spec:
         mounts=_mounts(inputs, options),
         annotations=dict(h.annotations or {}),
         linux=Linux(
-            uid_mappings=[] if joins_user else list(uid_mappings),
-            gid_mappings=[] if joins_user else list(gid_mappings),
+            # With a joined user namespace too, as containerd writes them for pods: the runtime has to know whose is what.
+            uid_mappings=list(uid_mappings),
+            gid_mappings=list(gid_mappings),
             sysctl=_sysctls(inputs),
             resources=limits,
             cgroups_path=inputs.cgroups_path or resources.cgroups_path(inputs.container_id, h.cgroup_parent),
