@@ -56,7 +56,11 @@ async def remove(cs: Containers, container: Container, *, force: bool, volumes: 
             container.gone = True
             if container.restart_timer is not None:
                 container.restart_timer.cancel()
-            await _remove(cs, container, volumes=volumes)
+            try:
+                await _remove(cs, container, volumes=volumes)
+            except BaseException:
+                container.gone = False  # what is left of it can be removed again
+                raise
     finally:
         container.replacing = False
 
