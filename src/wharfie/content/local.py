@@ -30,7 +30,8 @@ _REF_BYTES = 4096
 
 def open_store(root: str) -> LocalStore:
     """Open or create the store at `root` (`<engine root>/content`)."""
-    for directory in ("blobs/sha256", "blobs/sha512", "ingest"):
+    # One by one: makedirs gives its mode to the last directory alone.
+    for directory in ("", "blobs", "blobs/sha256", "blobs/sha512", "ingest"):
         os.makedirs(os.path.join(root, directory), mode=0o700, exist_ok=True)
     marker = os.path.join(root, "oci-layout")
     if not os.path.exists(marker):
