@@ -38,12 +38,9 @@ def both(host: Host, *args: str, stdin: bytes | None = None) -> bytes:
         ((*RUN, "busybox", "cat"), b"not attached"),
         ((*RUN, "-a", "stdout", "busybox", "sh", "-c", "echo a; echo b >&2"), None),
         ((*RUN, "-t", "busybox", "sh", "-c", "tty; echo $TERM"), None),
-        ((*RUN, "-e", "A=1", "-eB=2", "--env=C", "busybox", "sh", "-c", "echo $A$B$C"), None),
-        ((*RUN, "-w", "/tmp", "-u", "1000:2000", "busybox", "sh", "-c", "pwd; id -u; id -g"), None),
+        ((*RUN, "-e", "A=1", "-eB=2", "--env=C", "-w", "/tmp", "-u", "1000:2000", "--hostname=box", "--tmpfs", "/t:size=1m", "--read-only",
+          "busybox", "sh", "-c", "echo $A$B$C; pwd; id -u; id -g; hostname; df /t | tail -1 | cut -c1-5; touch /x 2>/dev/null || echo ro"), None),
         ((*RUN, "--entrypoint", "echo", "busybox", "-n", "x"), None),
-        ((*RUN, "--hostname=box", "busybox", "hostname"), None),
-        ((*RUN, "--tmpfs", "/t:size=1m", "busybox", "sh", "-c", "df /t | tail -1 | cut -c1-5"), None),
-        ((*RUN, "--read-only", "busybox", "sh", "-c", "touch /x 2>/dev/null || echo ro"), None),
         ((*RUN, "busybox", "nosuch"), None),
         ((*RUN, "busybox", "/etc"), None),
         ((*RUN, "--name", "bad name!", "busybox", "true"), None),
@@ -177,7 +174,9 @@ def _comparable(value: dict[str, Any]) -> dict[str, Any]:
         host["MemorySwappiness"] = None
     if host["RestartPolicy"]["Name"] == "no":
         host["RestartPolicy"]["Name"] = ""
-    host["Mounts"] = sorted(host.get("Mounts") or [], key=str)
+    config["Env"] = sorted(config["Env"])
+    for kind in ("Mounts", "Binds"):  # client and engine walk maps: any order
+        host[kind] = sorted(host.get(kind) or [], key=str)
     return _without_nothing(value)
 
 
