@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
-import re
 import signal
 import subprocess
 import time
@@ -30,8 +30,7 @@ def zygote_pid(engine: Engine) -> int:
 
 
 def shim_pids(engine: Engine) -> list[int]:
-    files = [f for f in (engine.state / "shims").glob("*/*/*") if "pid" in f.name and f.is_file()]
-    return [int(re.findall(rb"\d+", f.read_bytes())[0]) for f in files]
+    return [json.loads(f.read_text())["pid"] for f in (engine.state / "shims").glob("*/*/shim.json")]
 
 
 def test_containers_outlive_the_daemon(own_engine: Engine, busybox: str) -> None:

@@ -72,7 +72,8 @@ class Layers:
         self._lock = threading.Lock()
 
     def present(self, layer: Layer) -> bool:
-        return self.snapshotter.has_layer(layer.diff_id)
+        """Both forms are there: unpacked to run, and as the blob that push and save hand on."""
+        return self.store.has(layer.descriptor.digest) and self.snapshotter.has_layer(layer.diff_id)
 
     def get(
         self, repository: Repository, layer: Layer, progress: ProgressCallback, cancelled: Callable[[], bool]

@@ -179,12 +179,16 @@ class Puller:
         self, repository: Repository, image: Image, tell: ProgressCallback, cancel: threading.Event
     ) -> bool:
         """All layers, a few at a time, bottom first; the first failure ends the others. True if any was fetched."""
-        layers = list(dict.fromkeys(zip((d.digest for d in image.manifest.layers), image.diff_ids, strict=True)))
         by_digest = {d.digest: d for d in image.manifest.layers}
-        for digest, diff_id in layers:
-            there = self._snapshotter.has_layer(diff_id)
-            tell(Progress(digest, Phase.EXISTS if there else Phase.WAITING, total=by_digest[digest].size))
-        missing = [Layer(by_digest[g], d) for g, d in layers if not self._snapshotter.has_layer(d)]
+        layers = dict.fromkeys(zip((d.digest for d in image.manifest.layers), image.diff_ids, strict=True))
+        missing = []
+        for layer in (Layer(by_digest[digest], diff_id) for digest, diff_id in layers):
+            there = self._layers.present(layer)
+            tell(
+                Progress(layer.descriptor.digest, Phase.EXISTS if there else Phase.WAITING, total=layer.descriptor.size)
+            )
+            if not there:
+                missing.append(layer)
         if not missing:
             return False
         stop = threading.Event()
