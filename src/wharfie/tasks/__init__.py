@@ -13,6 +13,9 @@ from typing import NamedTuple, Protocol
 
 from wharfie.mount import Mount
 
+OWN_RUNTIME = "io.wharfie.linux.v1"
+"""Runtime name of our own engine in our own shim."""
+
 
 class TaskExit(NamedTuple):
     """How a process ended. `exited_at_s` is the shim's clock (UTC seconds). `oom`: an OOM kill was seen."""
@@ -94,7 +97,7 @@ class CreateRequest(NamedTuple):
     terminal: bool
     stdin_open: bool
     log: LogConfig
-    runtime: str = "io.wharfie.linux.v1"
+    runtime: str = OWN_RUNTIME
     runtime_options: dict[str, str] = {}  # noqa: RUF012
     attach: Sequence[AttachRequest] = ()
     stdin_once: bool = False

@@ -13,10 +13,9 @@ from wharfie.daemon.api.containers_streams import detach_keys
 from wharfie.daemon.services import bundle, top
 from wharfie.daemon.services.containers_run import parse_size
 from wharfie.daemon.services.ids import check_name, new_id, random_name
-from wharfie.daemon.services.init_program import init_program
 from wharfie.daemon.services.mount_sources import bind_source, can_idmap, volume_subpath
 from wharfie.daemon.services.times import ago, rfc3339
-from wharfie.errdefs import InvalidArgument, Unsupported
+from wharfie.errdefs import InvalidArgument
 from wharfie.oci.mounts import MountRequest
 from wharfie.spec.docker import HostConfig
 
@@ -134,35 +133,3 @@ def test_top_reads_proc_by_the_words_of_ps() -> None:
         top.top([], "-o pid,nosuch")
     with pytest.raises(InvalidArgument):
         top.top([], "--help")
-
-
-def run_init(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([init_program(str(tmp_path), "amd64"), "--", *command], capture_output=True, timeout=10)
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the only architecture with an init program yet")
-def test_init_ends_as_its_program_does(tmp_path: Path) -> None:
-    assert run_init(tmp_path, "sh", "-c", "exit 3").returncode == 3
-    assert run_init(tmp_path, "sh", "-c", "kill -TERM $$").returncode == 143
-    missing = run_init(tmp_path, "nosuchprogram")
-    assert (missing.returncode, missing.stderr) == (127, b"init: nosuchprogram: not found\n")
-    assert run_init(tmp_path, "/etc/passwd").returncode == 126
-    assert run_init(tmp_path, "/no/such").returncode == 127
-    out = run_init(tmp_path, "sh", "-c", "echo a b; echo $0", "zero")
-    assert out.stdout == b"a b\nzero\n"
-
-
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the only architecture with an init program yet")
-def test_init_passes_signals_on_and_buries_orphans(tmp_path: Path) -> None:
-    script = "trap 'exit 9' USR1; (sleep 0.2 & ) ; echo ready; while :; do sleep 0.05; done"
-    process = subprocess.Popen([init_program(str(tmp_path), "amd64"), "--", "sh", "-c", script], stdout=subprocess.PIPE)
-    assert process.stdout
-    assert process.stdout.readline() == b"ready\n"
-    process.send_signal(10)
-    assert process.wait(5) == 9
-    process.stdout.close()
-
-
-def test_no_init_for_other_machines(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="riscv64"):
-        init_program(str(tmp_path), "riscv64")

@@ -231,14 +231,10 @@ def test_relabelling_waits_for_selinux_support() -> None:
 
 
 def test_init() -> None:
-    inputs = specdoc.inputs(body({"Init": True}), HOST, init_path="/lib/init")
-    s = build_spec(inputs)
+    s = build_spec(specdoc.inputs(body({"Init": True, "Annotations": {"a": "b"}}), HOST))
     assert s.process
-    assert s.process.args == ["/dev/init", "--", "true"]
-    assert [m.source for m in s.mounts if m.destination == "/dev/init"] == ["/lib/init"]
-    assert [m.destination for m in s.mounts].index("/dev") < [m.destination for m in s.mounts].index("/dev/init")
-    with pytest.raises(InvalidArgument):
-        build_spec(specdoc.inputs(body({"Init": True}), HOST))
+    assert s.process.args == ["true"]
+    assert s.annotations == {"a": "b", "io.wharfie.init": "1"}
 
 
 def test_a_mount_on_dev_replaces_all_below() -> None:

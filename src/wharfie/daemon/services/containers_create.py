@@ -27,6 +27,7 @@ from wharfie.oci import namespaces
 from wharfie.oci.mounts import MountRequest, ResolvedMount
 from wharfie.spec.docker import LogConfig
 from wharfie.spec.runtime import encode_spec
+from wharfie.tasks import OWN_RUNTIME
 
 if TYPE_CHECKING:
     from wharfie.daemon.services.containers import Containers
@@ -122,6 +123,10 @@ def settle_host_config(cs: Containers, ns: str, body: ContainerCreateBody) -> Ho
         "host" if host.privileged and cs.host().cgroup_version == 1 else "private"
     )
     host.runtime = host.runtime or config.runtime
+    if host.init and host.runtime != OWN_RUNTIME:
+        raise Unsupported(
+            f"add an init process: runtime {host.runtime!r} has none", hint=f"leave --runtime out, or use {OWN_RUNTIME}"
+        )
     if not host.log_config.type:
         host.log_config = LogConfig(config.log_driver, dict(config.log_opts))
     for field in _JOINING:
@@ -254,11 +259,6 @@ def make_spec(
     directory = config.bundle(ns, id_)
     shares = bool(namespaces.joined(host.network_mode))
     files_of = config.bundle(ns, namespaces.joined(host.network_mode)) if shares else directory
-    init = ""
-    if host.init:
-        from wharfie.daemon.services.init_program import init_program
-
-        init = init_program(config.path("init"), cs.host().architecture)
     mappings = document.userns.mappings()
     if document.userns.mode == "container":
         mappings = cs.find(ns, document.userns.owner).document().userns.mappings()
@@ -276,7 +276,6 @@ def make_spec(
         id_mappings=mappings,
         join=join,
         cgroups_path="" if host.cgroup_parent else f"{config.cgroup_parent}/{id_}",
-        init_path=init,
     )
     return encode_spec(specgen.build_spec(inputs))
 

@@ -39,8 +39,8 @@ from wharfie.spec.runtime import (
 
 __all__ = ["SpecInputs", "build_spec", "exec_process", "merge_config", "validate", "validate_exec", "validate_update"]
 
-INIT_TARGET = "/dev/init"
-"""Where --init's program is bound: on the container's /dev, so that the root file system shows no trace of it."""
+INIT_ANNOTATION = "io.wharfie.init"
+"""`--init`: asks our runtime to put its own process 1 before the program (runtime.linux.init_program)."""
 
 SPEC_VERSION = "1.1.0"
 """The oldest that has all we write (domainname, idmapped mounts): runtimes refuse what is newer than they (crun 1.8)."""
@@ -55,7 +55,7 @@ class SpecInputs(msgspec.Struct, kw_only=True):
     the caller has made it (CNI). A mode "host" needs none. With pid/ipc/network container:X of an owner that has a user
     namespace, `join["user"]` and the owner's `id_mappings` are given too.
     `shm_source`: host path to bind on /dev/shm (ipc container:X), else a tmpfs is mounted.
-    `hostname_path` … are the generated files to bind; "" leaves one out. `init_path`: --init's program on the host.
+    `hostname_path` … are the generated files to bind; "" leaves one out.
     """
 
     container_id: str
@@ -73,7 +73,6 @@ class SpecInputs(msgspec.Struct, kw_only=True):
     join: dict[str, str] = {}
     shm_source: str = ""
     cgroups_path: str = ""
-    init_path: str = ""
     look: devices.Lookup = devices.Lookup()
 
 
@@ -90,10 +89,6 @@ def _caps(inputs: SpecInputs) -> tuple[str, ...]:
 def _process(inputs: SpecInputs, granted: tuple[str, ...], options: security.SecurityOptions) -> Process:
     h, config, user = inputs.body.host_config, inputs.config, inputs.user
     args = arguments(config)
-    if h.init:
-        if not inputs.init_path:
-            raise InvalidArgument("add an init process: its program is not given")
-        args = [INIT_TARGET, "--", *args]
     height, width = h.console_size if len(h.console_size) == 2 else (0, 0)
     return Process(
         cwd=config.working_dir or "/",
@@ -146,8 +141,6 @@ def _sysctls(inputs: SpecInputs) -> dict[str, str]:
 def _mounts(inputs: SpecInputs, options: security.SecurityOptions) -> list[Mount]:
     h = inputs.body.host_config
     base = defaults.default_mounts(h, shm_source=inputs.shm_source, writable_cgroups=options.writable_cgroups)
-    if h.init:
-        base.append(Mount(INIT_TARGET, "bind", inputs.init_path, ["bind", "ro", "private"]))
     generated = [
         ("/etc/resolv.conf", inputs.resolv_conf_path),
         ("/etc/hostname", inputs.hostname_path),
@@ -187,7 +180,7 @@ def build_spec(inputs: SpecInputs) -> Spec:
         hostname=inputs.config.hostname if own_uts else "",
         domainname=inputs.config.domainname if own_uts else "",
         mounts=_mounts(inputs, options),
-        annotations=dict(h.annotations or {}),
+        annotations={**(h.annotations or {}), **({INIT_ANNOTATION: "1"} if h.init else {})},
         linux=Linux(
             # With a joined user namespace too, as containerd writes them for pods: the runtime has to know whose is what.
             uid_mappings=list(uid_mappings),
