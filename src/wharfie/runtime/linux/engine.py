@@ -12,12 +12,12 @@ import sys
 
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
+import _thread
 import os
 import select
 import signal as signals
 import socket
 import stat
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -105,7 +105,7 @@ class LinuxEngine:
         linux = spec.linux
         assert linux is not None
         self.plan = p
-        self.cgroup = open_manager(cgroup_path(spec, container_id))
+        self.cgroup = open_manager(cgroup_path(spec, container_id), resources=linux.resources)
         with ExitStack() as stack:
             stack.callback(self._undo)
             try:
@@ -174,9 +174,13 @@ class LinuxEngine:
                 offsets=time_offsets,
             )
             theirs.close()
+            made = birth_fd is not None or self.cgroup.exists()
             mover = _Mover(self.cgroup, self.pid) if birth_fd is None else None
             try:
                 try:
+                    if mover is not None and not made:
+                        mover.join()  # systemd makes it around its first process, and the views need it
+                        mover.check()
                     self._equip(p, spec, rootfs, views=views, joins=joins, stack=stack)
                 finally:
                     if mover is not None:
@@ -399,12 +403,17 @@ class _Mover:
                 cgroup.add(pid)
             except BaseException as e:
                 self._error = e
+            finally:
+                self._done.release()
 
-        self._thread = threading.Thread(target=move, name="cgroup")
-        self._thread.start()
+        # The bare kind of thread: threading.Thread waits for its start, and touches many more pages of ours.
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        _thread.start_new_thread(move, ())
 
     def join(self) -> None:
-        self._thread.join()
+        self._done.acquire()
+        self._done.release()
 
     def check(self) -> None:
         if self._error is not None:
@@ -412,13 +421,10 @@ class _Mover:
 
 
 def cgroup_path(spec: Spec, container_id: str) -> str:
-    """Path below the hierarchies. Raises InvalidArgument where it could leave them."""
+    """Path below the hierarchies, or systemd's `slice:prefix:name`. Raises InvalidArgument where it could leave them."""
     wanted = spec.linux.cgroups_path if spec.linux is not None else ""
     if wanted.count(":") == 2 and not wanted.startswith("/"):
-        raise InvalidArgument(
-            f"read cgroupsPath `{wanted}`: it is for the systemd driver",
-            hint="this runtime drives cgroupfs: give a path",
-        )
+        return wanted  # the systemd driver's form, which it checks itself
     if ".." in wanted.split("/"):
         raise InvalidArgument(f"read cgroupsPath `{wanted}`: it has `..`")
     return "/" + (wanted or container_id).strip("/")

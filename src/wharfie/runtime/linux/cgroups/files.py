@@ -10,6 +10,7 @@ assert sys.platform == "linux"  # type checkers of other platforms look no furth
 import errno
 import os
 import time
+from collections.abc import Sequence
 
 from wharfie.errdefs import FailedPrecondition
 
@@ -77,6 +78,43 @@ def pids_below(directory: str) -> list[int]:
             if e.errno not in (errno.EOPNOTSUPP, errno.ENODEV):
                 raise
     return found
+
+
+def write_lines(directory: str, name: str, lines: Sequence[str]) -> None:
+    """Write a control file that takes one entry at a time. The error names file and entry."""
+    path = f"{directory}/{name}"
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for line in lines:
+            try:
+                os.write(fd, line.encode())
+            except OSError as e:
+                raise OSError(e.errno, f"write `{line}`: {e.strerror}", path) from None
+    finally:
+        os.close(fd)
+
+
+def make(directory: str) -> None:
+    """Make a cgroup, and those above it where they are missing."""
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        os.makedirs(directory, 0o755, exist_ok=True)
+
+
+def remove_empty(directory: str) -> bool:
+    """Remove a cgroup that has nothing in it any more, at the price of one call; whether it is gone."""
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError as e:
+        if e.errno != errno.EBUSY:
+            raise OSError(e.errno, f"remove cgroup: {e.strerror}", directory) from None
+        return False
+    return True
 
 
 def remove(directory: str, deadline_s: float = 2.0) -> None:

@@ -7,6 +7,7 @@ import sys
 
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
+import os
 from typing import NamedTuple
 
 
@@ -32,19 +33,20 @@ def read_host(table: str = "/proc/self/mountinfo") -> Host:
     """Read the mount table. A hierarchy mounted more than once counts once."""
     v1: dict[tuple[str, ...], Hierarchy] = {}
     unified = ""
-    with open(table, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            left, _, right = line.partition(" - ")
-            fs_type, _, options = right.rstrip("\n").split(" ", 2)
-            if not fs_type.startswith("cgroup"):
-                continue
-            point = left.split(" ", 5)[4]
-            if fs_type == "cgroup2":
-                unified = unified or point
-                continue
-            words = [w for w in options.split(",") if w.partition("=")[0] not in _FLAGS]
-            named = next((w[5:] for w in words if w.startswith("name=")), "")
-            controllers = tuple(w for w in words if not w.startswith("name=") and w != "none")
-            name = point.rsplit("/", 1)[1] if controllers else named
-            v1.setdefault(controllers or (f"name={named}",), Hierarchy(name, point, controllers))
+    with open(table, "rb", buffering=0) as f:
+        lines = os.fsdecode(f.readall()).split("\n")
+    for line in lines:
+        if " - cgroup" not in line:
+            continue
+        left, _, right = line.partition(" - ")
+        fs_type, _, options = right.split(" ", 2)
+        point = left.split(" ", 5)[4]
+        if fs_type == "cgroup2":
+            unified = unified or point
+            continue
+        words = [w for w in options.split(",") if w.partition("=")[0] not in _FLAGS]
+        named = next((w[5:] for w in words if w.startswith("name=")), "")
+        controllers = tuple(w for w in words if not w.startswith("name=") and w != "none")
+        name = point.rsplit("/", 1)[1] if controllers else named
+        v1.setdefault(controllers or (f"name={named}",), Hierarchy(name, point, controllers))
     return Host(tuple(v1.values()), unified)

@@ -8,6 +8,7 @@ import sys
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import errno
+import itertools
 import os
 import re
 import signal as signals
@@ -18,7 +19,17 @@ from wharfie.errdefs import FailedPrecondition, InvalidArgument
 from wharfie.linux import libc
 from wharfie.runtime import Stats
 from wharfie.runtime.linux.cgroups import devices
-from wharfie.runtime.linux.cgroups.files import pids_below, read, read_int, read_map, remove, write
+from wharfie.runtime.linux.cgroups.files import (
+    make,
+    pids_below,
+    read,
+    read_int,
+    read_map,
+    remove,
+    remove_empty,
+    write,
+    write_lines,
+)
 from wharfie.runtime.linux.cgroups.host import Hierarchy
 from wharfie.runtime.linux.cgroups.settings import Setting, v1_settings
 from wharfie.spec.runtime import Memory, Resources
@@ -37,7 +48,7 @@ class V1:
 
     def create(self) -> None:
         for directory in (*self.directories.values(), *([self._unified] if self._unified else [])):
-            os.makedirs(directory, 0o755, exist_ok=True)
+            make(directory)
         if self._cpuset_root:
             _fill_cpuset(self._cpuset_root, self.path)
 
@@ -58,8 +69,9 @@ class V1:
                 "set unified resources: the host has cgroup v1", hint="use memory, cpu, pids, blockIO"
             )
         if resources.devices:
-            for name, line in devices.v1_lines(devices.rules(resources.devices)):
-                write(self._directory("devices", name), name, line)
+            for name, group in itertools.groupby(devices.v1_lines(devices.rules(resources.devices)), lambda p: p[0]):
+                # Among lines of one kind neither order nor repetition matters.
+                write_lines(self._directory("devices", name), name, list(dict.fromkeys(line for _, line in group)))
         if resources.memory is not None:
             self._memory(resources.memory)
         for setting in v1_settings(resources):
@@ -244,9 +256,13 @@ class V1:
         return os.path.isdir(self._any())
 
     def delete(self) -> None:
+        everywhere = (*self.directories.values(), *([self._unified] if self._unified else []))
+        left = [directory for directory in everywhere if not remove_empty(directory)]
+        if not left:
+            return
         if self.pids():
             self.kill(signals.SIGKILL)
-        for directory in (*self.directories.values(), *([self._unified] if self._unified else [])):
+        for directory in left:
             remove(directory)
 
 
