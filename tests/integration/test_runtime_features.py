@@ -272,7 +272,7 @@ def test_operations_in_the_wrong_state(rig: Rig) -> None:
         (lambda sp: setattr(sp.process, "apparmor_profile", "x"), FailedPrecondition),
         (lambda sp: setattr(sp.process, "selinux_label", "x"), FailedPrecondition),
         (lambda sp: setattr(sp, "oci_version", "2.0.0"), Unsupported),
-        (lambda sp: setattr(sp.linux, "cgroups_path", "system.slice:x:y"), InvalidArgument),
+        (lambda sp: setattr(sp.linux, "cgroups_path", "system.slice:x:"), InvalidArgument),
         (lambda sp: setattr(sp.linux, "cgroups_path", "/a/../../b"), InvalidArgument),
         (lambda sp: setattr(sp.linux, "sysctl", {"kernel.hostname": "x"}), InvalidArgument),
         (lambda sp: setattr(sp.linux, "rootfs_propagation", "sideways"), InvalidArgument),

@@ -10,6 +10,7 @@
     seccomp     seccomp(2)
     bpf         device programs of cgroup v2
     pty         terminals
+    dbus        calls and signals of the service manager's bus
 
 Every failure is an OSError that names the call and the object. Nothing is loaded before the first call, so that every
 module here can be imported anywhere.

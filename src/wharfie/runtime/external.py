@@ -33,7 +33,7 @@ from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.mount.attached import mount_all, unmount
 from wharfie.runtime import Started, Stats, Stdio
-from wharfie.runtime.linux.cgroups import Manager, open_manager
+from wharfie.runtime.linux.cgroups import Manager, is_scope, open_manager
 from wharfie.runtime.linux.engine import cgroup_path
 from wharfie.spec.runtime import IDMapping, Process, Resources, Root, Spec, encode_spec
 
@@ -49,7 +49,9 @@ def find_program(runtime: str) -> str:
 
 
 class ExternalEngine:
-    def __init__(self, runtime: str, *, root: str = ROOT) -> None:
+    """`systemd_cgroup`: "true" insists on the systemd driver; without, the form of cgroupsPath decides."""
+
+    def __init__(self, runtime: str, *, root: str = ROOT, systemd_cgroup: str = "") -> None:
         self.warnings: list[str] = []
         self.program = find_program(runtime)
         self._top = os.path.join(root, os.path.basename(self.program))
@@ -59,12 +61,16 @@ class ExternalEngine:
         self._pidfd = -1
         self._deleted = False
         self._cgroup: Manager | None = None
+        self._systemd = systemd_cgroup == "true"
 
     def create(self, container_id: str, bundle: str, spec: Spec, rootfs: Sequence[Mount], stdio: Stdio) -> Started:
         self._id, self._spec = container_id, spec
         self._work = os.path.join(self._top, "work", container_id)
         os.makedirs(self._work, 0o711, exist_ok=True)
-        self._cgroup = open_manager(cgroup_path(spec, container_id))
+        path = cgroup_path(spec, container_id, systemd=self._systemd)
+        self._cgroup, self._systemd = open_manager(path), is_scope(path)
+        if self._systemd and spec.linux is not None:
+            spec.linux.cgroups_path = path  # where it was left out, programs differ in what they take
         with ExitStack() as stack:
             stack.callback(self._clean)
             rewritten = self._bundle(bundle, spec, rootfs)
@@ -148,7 +154,10 @@ class ExternalEngine:
     def _run(self, args: list[str], stdio: Stdio = Stdio(), *, stdin_data: bytes | None = None) -> str:  # noqa: B008
         """Run the program to its end; its stdout where it is not the container's. Raises by its log."""
         log = f"{self._work}/log"
-        words = [self.program, "--root", f"{self._top}/state", "--log", log, "--log-format", "json", *args]
+        words = [self.program, "--root", f"{self._top}/state", "--log", log, "--log-format", "json"]
+        if self._systemd:
+            words.append("--systemd-cgroup")
+        words += args
         os.makedirs(f"{self._top}/state", 0o700, exist_ok=True)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         out = os.memfd_create("runtime", os.MFD_CLOEXEC)

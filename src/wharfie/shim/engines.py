@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 OURS = "io.wharfie.linux.v1"
 ENGINES = {OURS: "wharfie.runtime.linux.engine:LinuxEngine"}
 _EXTERNAL = "wharfie.runtime.external:ExternalEngine"
-_BOOLEANS = {"no_pivot": "no_pivot", "no_new_keyring": "no_new_keyring"}
+_BOOLEANS = {"no_pivot": "no_pivot", "no_new_keyring": "no_new_keyring", "systemd_cgroup": "systemd_cgroup"}
 
 
 def make_engine(runtime: str, options: dict[str, str]) -> Engine:
@@ -22,7 +22,7 @@ def make_engine(runtime: str, options: dict[str, str]) -> Engine:
     ours = ENGINES.get(runtime or OURS)
     module, _, name = (ours or _EXTERNAL).partition(":")
     factory = getattr(importlib.import_module(module), name)
-    known = _BOOLEANS if ours else {"root": "root"}
+    known = _BOOLEANS if ours else {"root": "root", "systemd_cgroup": "systemd_cgroup"}
     if unknown := sorted(set(options) - set(known)):
         raise InvalidArgument(f"use runtime {runtime or OURS!r}: it has no option {unknown[0]!r}")
     if ours:

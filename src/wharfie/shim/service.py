@@ -80,9 +80,11 @@ class TaskService:
                 runtime = runc.binary_name
             if runc.root:
                 options["root"] = runc.root
-            if runc.systemd_cgroup:
-                raise Unsupported("create task: the systemd cgroup driver is not supported yet")
-            for name, wanted in (("no_pivot", runc.no_pivot_root), ("no_new_keyring", runc.no_new_keyring)):
+            for name, wanted in (
+                ("no_pivot", runc.no_pivot_root),
+                ("no_new_keyring", runc.no_new_keyring),
+                ("systemd_cgroup", runc.systemd_cgroup),
+            ):
                 if wanted:
                     options[name] = "true"
         mounts = [Mount(m.type, m.source, m.target, tuple(m.options)) for m in request.rootfs]

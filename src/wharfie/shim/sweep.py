@@ -59,6 +59,14 @@ def _cgroup_path(bundle: str) -> str:
         log.line("warning", f"sweep: read config.json: {e}", path=bundle)
         return ""
     path = spec.linux.cgroups_path if spec.linux is not None else ""
+    if path.count(":") == 2 and not path.startswith("/"):
+        from wharfie.runtime.linux.cgroups.systemd import read_scope
+
+        try:
+            path = read_scope(path).path  # systemd forgets a scope whose cgroup is empty
+        except WharfieError as e:
+            log.line("warning", f"sweep: {e}", path=bundle)
+            return ""
     return path if path.startswith("/") and path.strip("/") and ".." not in path.split("/") else ""
 
 

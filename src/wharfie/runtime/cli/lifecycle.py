@@ -22,6 +22,7 @@ from wharfie.runtime import Started, Stdio
 from wharfie.runtime.cli.flags import Flags, size_bytes
 from wharfie.runtime.cli.main import write_log
 from wharfie.runtime.cli.store import Record, Store, now, start_time
+from wharfie.runtime.linux.cgroups import is_scope
 from wharfie.runtime.linux.engine import LinuxEngine, cgroup_path
 from wharfie.spec.runtime import (
     CPU,
@@ -31,6 +32,7 @@ from wharfie.spec.runtime import (
     Pids,
     Process,
     Resources,
+    Spec,
     decode_process,
     decode_spec,
 )
@@ -70,6 +72,10 @@ def open_engine(store: Store, container_id: str) -> tuple[LinuxEngine, Record, s
 
 
 def _create(flags: Flags, own: Flags, container_id: str, *, foreground: bool) -> tuple[LinuxEngine, Started]:
+    if flags.on("systemd-cgroup"):
+        from wharfie.runtime.linux.cgroups.systemd import check_host
+
+        check_host()
     store = Store(flags.text("root"))
     bundle = os.path.abspath(own.text("bundle") or ".")
     try:
@@ -77,6 +83,7 @@ def _create(flags: Flags, own: Flags, container_id: str, *, foreground: bool) ->
             spec = decode_spec(f.read())
     except FileNotFoundError as e:
         raise NotFound(f"read bundle `{bundle}`: it has no config.json", hint="wharfie-oci spec writes one") from e
+    _choose_driver(spec, container_id, systemd=flags.on("systemd-cgroup"))
     terminal = spec.process is not None and spec.process.terminal
     if own.text("console-socket") and not terminal:
         raise InvalidArgument("use --console-socket: the process has no terminal")
@@ -121,6 +128,15 @@ def _create(flags: Flags, own: Flags, container_id: str, *, foreground: bool) ->
         raise
     _warn(flags, engine)
     return engine, started
+
+
+def _choose_driver(spec: Spec, container_id: str, *, systemd: bool) -> None:
+    """The form of cgroupsPath is the driver from here on: later commands read it in the stored spec."""
+    path = spec.linux.cgroups_path if spec.linux is not None else ""
+    if systemd and spec.linux is not None:
+        spec.linux.cgroups_path = cgroup_path(spec, container_id, systemd=True)
+    elif is_scope(path):
+        raise InvalidArgument(f"read cgroupsPath `{path}`: it is for the systemd driver", hint="use --systemd-cgroup")
 
 
 def send_console(path: str, master: int) -> None:

@@ -81,8 +81,6 @@ def _dispatch(flags: Flags, command: str, args: list[str]) -> int:
         raise Unsupported(f"{command} container: not supported yet")
     if sys.platform != "linux":
         raise Unsupported("run containers: wharfie-oci needs Linux")
-    if flags.on("systemd-cgroup"):
-        raise Unsupported("use --systemd-cgroup: the systemd driver is not built yet", hint="use the cgroupfs driver")
     own, rest = parse(args, COMMANDS[command], command)
     if own.on("help"):
         print(f"usage: wharfie-oci {command} " + " ".join(f"[--{name}]" for name in COMMANDS[command]))

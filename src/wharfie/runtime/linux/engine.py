@@ -32,7 +32,7 @@ from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
 from wharfie.runtime.linux import child, hooks, init_program, notify
 from wharfie.runtime.linux import exec as exec_
-from wharfie.runtime.linux.cgroups import Manager, open_manager
+from wharfie.runtime.linux.cgroups import Manager, is_scope, open_manager
 from wharfie.runtime.linux.plan import INIT_ANNOTATION, Plan, plan
 from wharfie.runtime.linux.prepare import prepare
 from wharfie.runtime.linux.process import plan_process
@@ -43,6 +43,7 @@ class LinuxEngine:
     """The Engine contract of `wharfie.runtime`. `warnings` collects what came out weaker than asked.
 
     `gate_path`: a socket to wait at for the start, for callers that don't live until then (`wharfie-oci create`).
+    `systemd_cgroup`: insist on the systemd driver; without, the form of cgroupsPath decides.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class LinuxEngine:
         no_new_keyring: bool = False,
         preserve_fds: int = 0,
         gate_path: str = "",
+        systemd_cgroup: bool = False,
     ) -> None:
         self.warnings: list[str] = []
         self.pid = 0
@@ -65,6 +67,7 @@ class LinuxEngine:
         self._no_new_keyring = no_new_keyring
         self.preserve_fds = preserve_fds
         self._gate_path = gate_path
+        self._systemd_cgroup = systemd_cgroup
 
     def adopt(self, container_id: str, bundle: str, spec: Spec, pid: int) -> None:
         """Take charge of a container that another process created; pid 0 where it has ended."""
@@ -105,7 +108,8 @@ class LinuxEngine:
         linux = spec.linux
         assert linux is not None
         self.plan = p
-        self.cgroup = open_manager(cgroup_path(spec, container_id), resources=linux.resources)
+        path = cgroup_path(spec, container_id, systemd=self._systemd_cgroup)
+        self.cgroup = open_manager(path, resources=linux.resources)
         with ExitStack() as stack:
             stack.callback(self._undo)
             try:
@@ -420,11 +424,18 @@ class _Mover:
             raise self._error
 
 
-def cgroup_path(spec: Spec, container_id: str) -> str:
-    """Path below the hierarchies, or systemd's `slice:prefix:name`. Raises InvalidArgument where it could leave them."""
+def cgroup_path(spec: Spec, container_id: str, *, systemd: bool = False) -> str:
+    """Path below the hierarchies, or systemd's `slice:prefix:name`, which `systemd` insists on.
+
+    Raises: InvalidArgument where it could leave them.
+    """
     wanted = spec.linux.cgroups_path if spec.linux is not None else ""
-    if wanted.count(":") == 2 and not wanted.startswith("/"):
-        return wanted  # the systemd driver's form, which it checks itself
+    if systemd and not wanted:
+        return f"system.slice:wharfie:{container_id}"
+    if is_scope(wanted):
+        return wanted  # the driver checks it
+    if systemd:
+        raise InvalidArgument(f"read cgroupsPath `{wanted}`: the systemd driver takes slice:prefix:name")
     if ".." in wanted.split("/"):
         raise InvalidArgument(f"read cgroupsPath `{wanted}`: it has `..`")
     return "/" + (wanted or container_id).strip("/")

@@ -2,7 +2,7 @@
 """Cgroups: one table of managers for v1 (and hybrid), v2, and hosts that have none.
 
 A manager owns one cgroup path: `create`, `add` processes, `apply` resources, then freeze, kill, stats, `delete`. Values
-come as OCI `Resources`; `settings` turns them into files. The host's layout is read from the mount table.
+come as OCI `Resources`; `settings` turns them into files, `properties` into what systemd calls them. The host's layout is read from the mount table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Manager(Protocol):
     path: str
 
     def create(self) -> None:
-        """Make the directories. Raises OSError."""
+        """Make the directories; systemd's scope comes with the first `add` instead. Raises OSError, AlreadyExists."""
 
     def add(self, pid: int) -> None:
         """Move a process in. On v1 the first move after a pause costs an RCU grace period (some 15 ms)."""
@@ -48,9 +48,21 @@ class Manager(Protocol):
         """Kill what is left in it and remove it. Idempotent."""
 
 
-def open_manager(path: str, host: Host | None = None) -> Manager:
-    """The manager for a cgroup path (absolute below the hierarchies' roots)."""
+def is_scope(cgroups_path: str) -> bool:
+    """Whether a cgroupsPath is of the systemd driver's form, `slice:prefix:name`."""
+    return cgroups_path.count(":") == 2 and not cgroups_path.startswith("/")
+
+
+def open_manager(path: str, host: Host | None = None, resources: Resources | None = None) -> Manager:
+    """The manager for a cgroup path: absolute below the hierarchies' roots, or `slice:prefix:name` for systemd's.
+
+    `resources` are those that the first `apply` will bring, for managers that can use them at once.
+    """
     host = host or read_host()
+    if is_scope(path):
+        from wharfie.runtime.linux.cgroups.systemd import open_systemd
+
+        return open_systemd(path, host, resources)
     if host.unified and not host.v1:
         from wharfie.runtime.linux.cgroups.v2 import V2
 
@@ -64,4 +76,4 @@ def open_manager(path: str, host: Host | None = None) -> Manager:
     return NoCgroups(path)
 
 
-__all__ = ["Host", "Manager", "open_manager", "read_host"]
+__all__ = ["Host", "Manager", "is_scope", "open_manager", "read_host"]
