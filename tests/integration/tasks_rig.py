@@ -82,7 +82,7 @@ class RealRig(Rig):
     async def create(
         self,
         *args: str,
-        driver: str = "wharfie",
+        driver: str = "local",
         container_id: str = "",
         runtime: str = OURS,
         userns: bool = False,
@@ -105,7 +105,7 @@ class RealRig(Rig):
             namespace="default", container_id=container_id, bundle=str(bundle),
             rootfs=[Mount("overlay", "overlay", "", options)],
             terminal=terminal, stdin_open=kw.pop("stdin_open", False), runtime=runtime,
-            log=LogConfig(driver, str(log if driver == "wharfie" else log / "c.json")), **kw,
+            log=LogConfig(driver, str(log if driver == "local" else log / "c.json")), **kw,
         )  # fmt: skip
         return await self.manager.create(request)
 

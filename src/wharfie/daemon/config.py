@@ -48,7 +48,7 @@ class Config(msgspec.Struct, kw_only=True):
     """Default of --userns: auto or host."""
     userns_range: tuple[int, int] = (1_879_048_192, 268_435_456)
     """First id and number of ids that containers get their own 65536 from."""
-    log_driver: str = "wharfie"
+    log_driver: str = "local"
     log_opts: dict[str, str] = {}
     registry_config_dirs: list[str] = msgspec.field(
         default_factory=lambda: ["/etc/wharfie/certs.d", "/etc/containerd/certs.d"]
@@ -163,6 +163,9 @@ def check(config: Config, where: str) -> None:
         refuse("userns_range", "give first id (from 65536 on) and number of ids (at least 65536)")
     if sum(config.userns_range) > 2**32 - 1:
         refuse("userns_range", "it ends behind the last id, 4294967294")
+    from wharfie.daemon.services import log_options
+
+    log_options.check(config.log_driver, config.log_opts)
     for key in ("root", "state"):
         if not os.path.isabs(getattr(config, key)):
             refuse(key, f"{getattr(config, key)!r} is not an absolute path")

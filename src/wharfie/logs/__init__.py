@@ -5,9 +5,9 @@ Drivers: `wharfie` (default, module `chunks`): data files that hold Docker's own
 `logs` is one sendfile, and an index of times; `json-file` (module `jsonfile`): Docker's format; `none`.
 Nothing is done line by line when written. Lines are looked at only by a request for time stamps or a tail.
 
-    writer = open_writer("wharfie", directory, terminal=False)
+    writer = open_writer("local", directory, terminal=False)
     writer.write(STDOUT, data)
-    open_reader("wharfie", directory).copy_to(sock_fd, Selection(tail=10, timestamps=True))
+    open_reader("local", directory).copy_to(sock_fd, Selection(tail=10, timestamps=True))
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def open_writer(
     """None for driver `none`. Raises InvalidArgument (driver), OSError."""
     if driver == "none":
         return None
-    if driver == "wharfie":
+    if driver == "local":
         from wharfie.logs.chunks_writer import ChunkWriter
 
         return ChunkWriter(path, terminal=terminal, max_size_bytes=max_size_bytes, max_files=max_files)
@@ -121,7 +121,7 @@ def open_writer(
 
 def open_reader(driver: str, path: str) -> Reader:
     """Raises InvalidArgument (driver; `none` cannot be read). A log that does not exist (yet) is an empty one."""
-    if driver == "wharfie":
+    if driver == "local":
         from wharfie.logs.chunks import ChunkReader
 
         return ChunkReader(path)
@@ -137,4 +137,4 @@ def open_reader(driver: str, path: str) -> Reader:
 
 
 def _unknown(driver: str) -> InvalidArgument:
-    return InvalidArgument(f"open log: unknown log driver {driver!r}", hint="drivers are wharfie, json-file and none")
+    return InvalidArgument(f"open log: unknown log driver {driver!r}", hint="drivers are local, json-file and none")

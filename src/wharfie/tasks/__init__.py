@@ -34,9 +34,9 @@ class TaskState(NamedTuple):
 
 
 class LogConfig(NamedTuple):
-    """Where the shim writes a container's output. `driver`: wharfie (chunked), json-file, none, or a binary URI.
+    """Where the shim writes a container's output. `driver`: local (chunked), json-file, none, or a binary URI.
 
-    `path` is the log directory (wharfie) or file (json-file).
+    `path` is the log directory (local) or file (json-file).
     """
 
     driver: str

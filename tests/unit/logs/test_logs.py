@@ -19,10 +19,10 @@ from wharfie.errdefs import InvalidArgument
 from wharfie.logs import CAUGHT_UP, DONE, Selection, chunks_writer, open_reader, open_writer
 
 
-@pytest.fixture(params=["wharfie", "json-file"])
+@pytest.fixture(params=["local", "json-file"])
 def log(request, tmp_path):
     """(driver, path) of a log that does not exist yet."""
-    return request.param, str(tmp_path / "log" / ("" if request.param == "wharfie" else "c.log"))
+    return request.param, str(tmp_path / "log" / ("" if request.param == "local" else "c.log"))
 
 
 def read(driver: str, path: str, **selection) -> bytes:
@@ -89,11 +89,11 @@ def test_tail(log, tail):
 def test_tail_is_what_tail_says(tmp_path_factory, pieces, tail):
     """Pieces cut lines anywhere; the last line need not be whole."""
     path = str(tmp_path_factory.mktemp("log"))
-    write("wharfie", path, *((1, p) for p in pieces))
+    write("local", path, *((1, p) for p in pieces))
     whole = b"".join(pieces)
     want = b"".join(whole.splitlines(keepends=True)[-tail:]) if tail else b""
-    assert read("wharfie", path, tail=tail, multiplexed=False) == want
-    assert frames(read("wharfie", path, tail=tail)).get(1, b"") == want
+    assert read("local", path, tail=tail, multiplexed=False) == want
+    assert frames(read("local", path, tail=tail)).get(1, b"") == want
 
 
 def test_time_stamps_before_each_line(log):
@@ -122,14 +122,14 @@ def test_since_and_until(log):
 
 
 def test_since_never_begins_inside_a_line(tmp_path):
-    writer = open_writer("wharfie", str(tmp_path))
+    writer = open_writer("local", str(tmp_path))
     writer.write(1, b"whole\nhal")
     time.sleep(0.01)
     middle = time.time()
     time.sleep(0.01)
     writer.write(1, b"f\nnext\n")
     writer.close()
-    assert read("wharfie", str(tmp_path), since_s=middle, multiplexed=False) == b"next\n"
+    assert read("local", str(tmp_path), since_s=middle, multiplexed=False) == b"next\n"
 
 
 def test_rotation_keeps_the_newest(log):
@@ -138,7 +138,7 @@ def test_rotation_keeps_the_newest(log):
     lines = read(driver, path, multiplexed=False).splitlines()
     assert lines[-1] == b"01999"
     assert lines == [b"%05d" % i for i in range(2000 - len(lines), 2000)]
-    directory = Path(path) if driver == "wharfie" else Path(path).parent
+    directory = Path(path) if driver == "local" else Path(path).parent
     data = [p for p in directory.iterdir() if p.suffix != ".idx"]
     assert len(data) == 3
     assert all(p.stat().st_size <= 8000 for p in data)
@@ -182,11 +182,11 @@ def test_until_ends_a_follower(log):
 
 def test_terminal_log_is_raw(tmp_path):
     path = str(tmp_path)
-    write("wharfie", path, (1, b"\x1b[1mhi\r\n"), (1, b"$ "), terminal=True)
+    write("local", path, (1, b"\x1b[1mhi\r\n"), (1, b"$ "), terminal=True)
     assert (tmp_path / "00000001.log").read_bytes() == b"\x1b[1mhi\r\n$ "
-    assert read("wharfie", path, multiplexed=False) == b"\x1b[1mhi\r\n$ "
-    assert frames(read("wharfie", path)) == {1: b"\x1b[1mhi\r\n$ "}
-    assert read("wharfie", path, multiplexed=False, tail=1) == b"$ "
+    assert read("local", path, multiplexed=False) == b"\x1b[1mhi\r\n$ "
+    assert frames(read("local", path)) == {1: b"\x1b[1mhi\r\n$ "}
+    assert read("local", path, multiplexed=False, tail=1) == b"$ "
 
 
 def test_a_restart_appends(log):
@@ -198,7 +198,7 @@ def test_a_restart_appends(log):
 def test_torn_tail_is_cut_at_every_byte(tmp_path):
     """kill -9 in the middle of a write: readers see whole chunks, and the next writer goes on after them."""
     whole = tmp_path / "whole"
-    write("wharfie", str(whole), (1, b"one\n"), (2, b"two\n"), (1, b"three\n"))
+    write("local", str(whole), (1, b"one\n"), (2, b"two\n"), (1, b"three\n"))
     data = (whole / "00000001.log").read_bytes()
     index = (whole / "00000001.idx").read_bytes()
     borders = [0, 12, 24, 38]
@@ -210,13 +210,13 @@ def test_torn_tail_is_cut_at_every_byte(tmp_path):
         (torn / "00000001.log").write_bytes(data[:cut])
         (torn / "00000001.idx").write_bytes(index[: 16 + rng.randrange(len(index) - 15)])
         want = texts[max(i for i, b in enumerate(borders) if b <= cut)]
-        assert read("wharfie", str(torn), multiplexed=False) == want
-        write("wharfie", str(torn), (1, b"more\n"))
-        assert read("wharfie", str(torn), multiplexed=False) == want + b"more\n"
+        assert read("local", str(torn), multiplexed=False) == want
+        write("local", str(torn), (1, b"more\n"))
+        assert read("local", str(torn), multiplexed=False) == want + b"more\n"
 
 
 def test_a_full_disk_loses_log_and_nothing_else(tmp_path, monkeypatch):
-    writer = open_writer("wharfie", str(tmp_path))
+    writer = open_writer("local", str(tmp_path))
     writer.write(1, b"kept\n")
 
     def full(fd, parts):
@@ -228,7 +228,7 @@ def test_a_full_disk_loses_log_and_nothing_else(tmp_path, monkeypatch):
     writer.write(1, b"after\n")
     writer.close()
     assert writer.lost_bytes == 5
-    assert read("wharfie", str(tmp_path), multiplexed=False) == b"kept\nafter\n"
+    assert read("local", str(tmp_path), multiplexed=False) == b"kept\nafter\n"
 
 
 def test_json_file_is_dockers_format(tmp_path):
@@ -252,7 +252,7 @@ def test_unknown_driver_says_which_there_are():
 
 @pytest.mark.slow
 def test_200_mb_go_out_in_less_than_a_second(tmp_path):
-    writer = open_writer("wharfie", str(tmp_path))
+    writer = open_writer("local", str(tmp_path))
     chunk = b"a line of some eighty characters, as programs write them to their standard outp\n" * 800
     for _ in range(200 * 1024 * 1024 // len(chunk)):
         writer.write(1, chunk)
@@ -269,7 +269,7 @@ def test_200_mb_go_out_in_less_than_a_second(tmp_path):
     thread = threading.Thread(target=drain)
     started = time.monotonic()
     thread.start()
-    open_reader("wharfie", str(tmp_path)).copy_to(ours.fileno(), Selection())
+    open_reader("local", str(tmp_path)).copy_to(ours.fileno(), Selection())
     ours.close()
     thread.join()
     took = time.monotonic() - started

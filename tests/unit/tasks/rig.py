@@ -49,7 +49,7 @@ class Rig:
 
         return Manager(str(self.base / "root"), state, died=died, zygote=Zygote(state, boot=BOOT))
 
-    async def create(self, *args: str, driver: str = "wharfie", container_id: str = "", **kw):
+    async def create(self, *args: str, driver: str = "local", container_id: str = "", **kw):
         """A created task of `/bin/sh -c ARG` (one argument) or of a whole command line."""
         self._count += 1
         container_id = container_id or f"c{self._count}"
@@ -62,7 +62,7 @@ class Rig:
         request = CreateRequest(
             namespace="default", container_id=container_id, bundle=str(bundle), rootfs=[],
             terminal=kw.pop("terminal", False), stdin_open=kw.pop("stdin_open", False),
-            log=LogConfig(driver, str(log if driver == "wharfie" else log / "c.json")), **kw,
+            log=LogConfig(driver, str(log if driver == "local" else log / "c.json")), **kw,
         )  # fmt: skip
         return await self.manager.create(request)
 

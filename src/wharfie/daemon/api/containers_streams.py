@@ -141,7 +141,7 @@ async def _logs_answer(
 ) -> web.StreamResponse:
     document = container.document()
     log = log_config(call.engine.containers, container, document)
-    if log.driver not in {"wharfie", "json-file"}:
+    if log.driver not in {"local", "json-file"}:
         raise Unsupported(
             f"configured logging driver {log.driver!r} does not support reading",
             hint="run the container with another --log-driver",

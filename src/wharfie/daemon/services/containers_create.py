@@ -12,7 +12,7 @@ import platform as host_names
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wharfie.daemon.services import bundle, rootfs_user, specgen
+from wharfie.daemon.services import bundle, log_options, rootfs_user, specgen
 from wharfie.daemon.services import containers_records as records
 from wharfie.daemon.services.container import Container
 from wharfie.daemon.services.containers_records import Document, MountPoint, State, Userns
@@ -129,6 +129,7 @@ def settle_host_config(cs: Containers, ns: str, body: ContainerCreateBody) -> Ho
         )
     if not host.log_config.type:
         host.log_config = LogConfig(config.log_driver, dict(config.log_opts))
+    log_options.check(host.log_config.type, host.log_config.config or {})
     for field in _JOINING:
         mode = getattr(host, field)
         owner = namespaces.joined(mode)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from wharfie.daemon.services import bundle, restart, rootfs_user
+from wharfie.daemon.services import bundle, log_options, restart, rootfs_user
 from wharfie.daemon.services import containers_records as records
 from wharfie.daemon.services.container import WAIT_NEXT_EXIT, WAIT_NOT_RUNNING, Container, Exit
 from wharfie.daemon.services.containers_create import give_ids, make_spec
@@ -489,25 +489,9 @@ def with_idmap(cs: Containers, document: Document, mounts: list[Mount]) -> list[
 
 
 def log_config(cs: Containers, container: Container, document: Document) -> LogConfig:
-    """Where a container's log goes. Sizes were checked at create."""
-    driver, opts = document.log_driver, document.log_opts
+    """Where a container's log goes."""
     directory = os.path.join(cs.engine.config.bundle(container.ns, container.id), "log")
-    path = os.path.join(directory, f"{container.id}-json.log") if driver == "json-file" else directory
-    return LogConfig(driver, path, parse_size(opts.get("max-size", "")), int(opts.get("max-file", "1") or 1))
-
-
-def parse_size(text: str) -> int:
-    """`10m` -> bytes; "" and "-1" are 0, no bound. Raises InvalidArgument."""
-    from wharfie.errdefs import InvalidArgument
-
-    text = text.strip().lower()
-    if text in {"", "-1", "0"}:
-        return 0
-    digits = text.rstrip("bkmgi")
-    unit = text[len(digits) :].rstrip("bi")
-    if not digits.isdigit() or unit not in {"", "k", "m", "g"}:
-        raise InvalidArgument(f"read log option max-size={text!r}: it is no size", hint="as in max-size=10m")
-    return int(digits) << {"": 0, "k": 10, "m": 20, "g": 30}[unit]
+    return log_options.task_log(document.log_driver, document.log_opts, directory, container.id)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import wharfie
+from wharfie.daemon.services import log_options
 from wharfie.daemon.state import Engine
 from wharfie.fsutil import atomic
 from wharfie.oci.facts import HostFacts
@@ -236,7 +237,7 @@ def info_document(
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": ["json-file", "none", "wharfie"],
+            "Log": list(log_options.DRIVERS),
         },
         "MemoryLimit": "memory" in have,
         "SwapLimit": facts.swap_limit,
@@ -254,7 +255,7 @@ def info_document(
         "NGoroutines": 0,
         "OomScoreAdj": 0,
         "SystemTime": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
-        "LoggingDriver": "wharfie",
+        "LoggingDriver": "local",
         "CgroupDriver": cgroup_driver,
         "CgroupVersion": str(facts.cgroup_version),
         "NEventsListener": event_listeners,
