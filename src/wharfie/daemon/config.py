@@ -12,7 +12,11 @@ from typing import Any, get_args
 
 import msgspec
 
-from wharfie.errdefs import InvalidArgument, NotFound, PermissionDenied
+from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wharfie.oci.facts import HostFacts
 
 if sys.platform == "win32":
     DEFAULT_ROOT = r"C:\ProgramData\wharfie"
@@ -23,6 +27,7 @@ else:
     DEFAULT_STATE = "/run/wharfie"
     DEFAULT_CONFIG = "/etc/wharfie/config.toml"
 
+DEFAULT_CGROUP_PARENT = "/wharfie"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -43,7 +48,10 @@ class Config(msgspec.Struct, kw_only=True):
     runtime: str = "io.wharfie.linux.v1"
     runtimes: dict[str, str] = {}
     """More names for --runtime: name -> path of an OCI runtime, or a containerd shim's runtime type."""
-    cgroup_parent: str = "/wharfie"
+    cgroup_driver: str = "auto"
+    """auto, cgroupfs or systemd. auto: systemd where it runs the host, cgroup is v2 and cgroup_parent is no path."""
+    cgroup_parent: str = DEFAULT_CGROUP_PARENT
+    """Where containers' cgroups are made: a path, or a slice for the systemd driver, which takes system.slice else."""
     userns: str = "auto"
     """Default of --userns: auto or host."""
     userns_range: tuple[int, int] = (1_879_048_192, 268_435_456)
@@ -171,9 +179,29 @@ def check(config: Config, where: str) -> None:
             refuse(key, f"{getattr(config, key)!r} is not an absolute path")
     if not config.cgroup_parent.startswith("/") and not config.cgroup_parent.endswith(".slice"):
         refuse("cgroup_parent", f"{config.cgroup_parent!r} is neither /path nor name.slice")
+    if config.cgroup_driver not in {"auto", "cgroupfs", "systemd"}:
+        refuse("cgroup_driver", f"{config.cgroup_driver!r} is none of auto, cgroupfs, systemd")
+    if (
+        config.cgroup_driver == "systemd"
+        and config.cgroup_parent.startswith("/")
+        and config.cgroup_parent != DEFAULT_CGROUP_PARENT
+    ):
+        refuse("cgroup_parent", f"{config.cgroup_parent!r} is a path: the systemd driver takes name.slice")
     for key in ("max_concurrent_downloads", "max_request_body"):
         if getattr(config, key) < 1:
             refuse(key, "must be at least 1")
+
+
+def cgroup_driver(config: Config, host: HostFacts) -> str:
+    """`cgroupfs` or `systemd`. Raises FailedPrecondition where the wanted one cannot work here."""
+    if config.cgroup_driver == "systemd" and not host.systemd:
+        raise FailedPrecondition(
+            "read config: cgroup_driver: systemd does not run this host, or we are not root", hint='use "auto"'
+        )
+    if config.cgroup_driver != "auto":
+        return config.cgroup_driver
+    path_wanted = config.cgroup_parent.startswith("/") and config.cgroup_parent != DEFAULT_CGROUP_PARENT
+    return "systemd" if host.systemd and host.cgroup_version == 2 and not path_wanted else "cgroupfs"
 
 
 def default_text() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from wharfie.content.local import open_store
 from wharfie.daemon import builtins
 from wharfie.daemon.api.router import Router
-from wharfie.daemon.config import Config
+from wharfie.daemon.config import Config, cgroup_driver
 from wharfie.daemon.main import pools
 from wharfie.daemon.state import Engine, Pools
 from wharfie.events.exchange import Exchange
@@ -37,7 +37,8 @@ class Wiring:
         engine.pools = Pools(*pools())
         self._closers.append(self._close_pools)
         engine.events = Exchange()
-        engine.host = facts.probe(frozenset(config.runtimes))
+        host = facts.probe(frozenset(config.runtimes))
+        engine.host = host._replace(cgroup_driver=cgroup_driver(config, host))
         if engine.host.userns:
             _log.warning("containers share the host's user namespace: %s", engine.host.userns)
         engine.content = content = open_store(config.path("content"))

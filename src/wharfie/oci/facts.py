@@ -24,6 +24,10 @@ class HostFacts(NamedTuple):
     kernel: tuple[int, int] = (6, 1)
     capabilities: frozenset[str] = frozenset(ALL_CAPS)
     cgroup_version: int = 2
+    cgroup_driver: str = "cgroupfs"
+    """cgroupfs or systemd: what the configuration chose for this host."""
+    systemd: bool = False
+    """systemd is PID 1, and we are root to it."""
     controllers: frozenset[str] = frozenset({"memory", "cpu", "cpuset", "pids", "io", "hugetlb", "devices"})
     swap_limit: bool = True
     realtime: bool = False
@@ -128,6 +132,7 @@ def probe(runtimes: frozenset[str] = frozenset()) -> HostFacts:
         kernel=kernel,
         capabilities=capabilities,
         cgroup_version=2 if v2 else 1,
+        systemd=os.path.isdir("/run/systemd/system") and os.geteuid() == 0,
         controllers=controllers,
         swap_limit=swap,
         realtime=os.path.exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"),

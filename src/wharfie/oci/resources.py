@@ -226,9 +226,34 @@ def resources(r: docker.Resources, stat: Callable[[str], os.stat_result]) -> Res
     return Resources(memory=_memory(r), cpu=_cpu(r), pids=pids, block_io=_block_io(r, stat))
 
 
-def cgroups_path(container_id: str, parent: str = "", *, default_parent: str = "/wharfie") -> str:
-    """`linux.cgroupsPath` for cgroupfs. `parent` is --cgroup-parent. Raises InvalidArgument for one that climbs out."""
+_IN_UNIT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.\\@")
+
+
+def _is_slice(name: str) -> bool:
+    """systemd.slice(5): words between single dashes; `-.slice` is the root. A `:` would split our own notation."""
+    stem = name.removesuffix(".slice")
+    words = stem.split("-")
+    return name == "-.slice" or (
+        stem != name and len(name) < 200 and all(w and set(w) <= _IN_UNIT_NAMES for w in words)
+    )
+
+
+def cgroups_path(
+    container_id: str, parent: str = "", *, default_parent: str = "/wharfie", driver: str = "cgroupfs"
+) -> str:
+    """`linux.cgroupsPath` for a driver. `parent` is --cgroup-parent: a path, or a slice for systemd.
+
+    Raises: InvalidArgument for one that climbs out, or is of the other driver's kind.
+    """
     chosen = parent or default_parent
+    if driver == "systemd":
+        if not parent and not default_parent.endswith(".slice"):
+            chosen = "system.slice"
+        if not _is_slice(chosen):
+            raise InvalidArgument(
+                f"set cgroup parent {chosen!r}: the systemd driver takes a slice", hint="for example machine.slice"
+            )
+        return f"{chosen}:wharfie:{container_id}"
     if any(part in {"..", "."} for part in chosen.split("/")) or "\0" in chosen or "\n" in chosen:
         raise InvalidArgument(f"set cgroup parent {parent!r}: it is not a plain cgroup path")
     return "/" + "/".join([*filter(None, chosen.split("/")), container_id])

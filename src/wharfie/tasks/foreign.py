@@ -55,6 +55,13 @@ def foreign_bundle(bundle: str, path: str) -> None:
     os.mkfifo(f"{path}/log", 0o600)
 
 
+def _in_scope(bundle: str) -> bool:
+    """Whether the bundle's cgroupsPath is `slice:prefix:name`: such shims take the driver for an option of its own."""
+    with open(f"{bundle}/config.json", "rb") as f:
+        path = json.load(f).get("linux", {}).get("cgroupsPath", "")
+    return path.count(":") == 2 and not path.startswith("/")
+
+
 class ForeignTask(ShimTask):
     run = ""
 
@@ -67,8 +74,9 @@ class ForeignTask(ShimTask):
         message.stderr = self.fifo("", "stderr", wanted=not request.terminal)
         if unknown := set(request.runtime_options) - {"binary_name", "root"}:
             raise InvalidArgument(f"create task: runtime {request.runtime!r} has no option {min(unknown)!r}")
-        if request.runtime_options:
-            options = pb.RuncOptions(**request.runtime_options)
+        in_scope = _in_scope(request.bundle)
+        if request.runtime_options or in_scope:
+            options = pb.RuncOptions(**request.runtime_options, systemd_cgroup=in_scope)
             message.options = PbAny(type_url="containerd.runc.v1.Options", value=options.encode())
         await self.create(message)
 

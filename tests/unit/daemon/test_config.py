@@ -7,7 +7,8 @@ import pytest
 
 from wharfie.daemon import config
 from wharfie.daemon.main import build_config, parse_flags
-from wharfie.errdefs import InvalidArgument, NotFound
+from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound
+from wharfie.oci.facts import HostFacts
 
 
 def test_the_default_text_is_a_configuration_with_the_defaults() -> None:
@@ -34,12 +35,36 @@ def test_an_unknown_key_names_file_line_and_neighbour() -> None:
         ("userns_range = [4294900000, 131072]", "last id"),
         ("userns_range = [100000]", "userns_range"),
         ('cgroup_parent = "x"', "cgroup_parent"),
+        ('cgroup_driver = "runc"', "cgroup_driver"),
+        ('cgroup_driver = "systemd"\ncgroup_parent = "/x"', "cgroup_parent"),
         ("a = ", "c.toml"),
     ],
 )
 def test_bad_values_are_named(text: str, says: str) -> None:
     with pytest.raises(InvalidArgument, match=says):
         config.parse(text, "c.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "systemd", "version", "driver"),
+    [
+        ("", True, 2, "systemd"),
+        ("", True, 1, "cgroupfs"),
+        ("", False, 2, "cgroupfs"),
+        ('cgroup_parent = "/mine"', True, 2, "cgroupfs"),
+        ('cgroup_parent = "my.slice"', True, 2, "systemd"),
+        ('cgroup_driver = "cgroupfs"', True, 2, "cgroupfs"),
+        ('cgroup_driver = "systemd"', True, 1, "systemd"),
+    ],
+)
+def test_cgroup_driver(text: str, systemd: bool, version: int, driver: str) -> None:
+    host = HostFacts(systemd=systemd, cgroup_version=version)
+    assert config.cgroup_driver(config.parse(text, "c.toml"), host) == driver
+
+
+def test_systemd_driver_without_systemd() -> None:
+    with pytest.raises(FailedPrecondition, match="cgroup_driver"):
+        config.cgroup_driver(config.parse('cgroup_driver = "systemd"', "c.toml"), HostFacts(systemd=False))
 
 
 def test_flags_go_over_the_file(tmp_path: Path) -> None:

@@ -157,6 +157,27 @@ def test_cgroups_path(parent: str, wanted: str) -> None:
     assert r.cgroups_path("id", parent) == wanted
 
 
+@pytest.mark.parametrize(
+    ("parent", "default", "wanted"),
+    [
+        ("", "/wharfie", "system.slice:wharfie:id"),
+        ("", "my.slice", "my.slice:wharfie:id"),
+        ("a-b.slice", "/wharfie", "a-b.slice:wharfie:id"),
+        ("-.slice", "/wharfie", "-.slice:wharfie:id"),
+    ],
+)
+def test_systemd_scopes(parent: str, default: str, wanted: str) -> None:
+    assert r.cgroups_path("id", parent, default_parent=default, driver="systemd") == wanted
+
+
+@pytest.mark.parametrize(
+    "parent", ["/a", "a", ".slice", "a--b.slice", "a-.slice", "a/b.slice", "a:b.slice", "a b.slice"]
+)
+def test_no_slices(parent: str) -> None:
+    with pytest.raises(InvalidArgument, match="slice"):
+        r.cgroups_path("id", parent, driver="systemd")
+
+
 @pytest.mark.parametrize("parent", ["..", "/a/../../b", "/a/.", "a\nb", "a\0"])
 def test_cgroup_parents_that_climb(parent: str) -> None:
     with pytest.raises(InvalidArgument):

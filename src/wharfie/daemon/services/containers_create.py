@@ -25,6 +25,7 @@ from wharfie.metadata import containers as rows
 from wharfie.oci import mounts as oci_mounts
 from wharfie.oci import namespaces
 from wharfie.oci.mounts import MountRequest, ResolvedMount
+from wharfie.oci.resources import cgroups_path
 from wharfie.spec.docker import LogConfig
 from wharfie.spec.runtime import encode_spec
 from wharfie.tasks import OWN_RUNTIME
@@ -276,7 +277,9 @@ def make_spec(
         resolv_conf_path=f"{files_of}/resolv.conf",
         id_mappings=mappings,
         join=join,
-        cgroups_path="" if host.cgroup_parent else f"{config.cgroup_parent}/{id_}",
+        cgroups_path=cgroups_path(
+            id_, host.cgroup_parent, default_parent=config.cgroup_parent, driver=cs.host().cgroup_driver
+        ),
     )
     return encode_spec(specgen.build_spec(inputs))
 

@@ -187,7 +187,8 @@ def build_spec(inputs: SpecInputs) -> Spec:
             gid_mappings=list(gid_mappings),
             sysctl=_sysctls(inputs),
             resources=limits,
-            cgroups_path=inputs.cgroups_path or resources.cgroups_path(inputs.container_id, h.cgroup_parent),
+            cgroups_path=inputs.cgroups_path
+            or resources.cgroups_path(inputs.container_id, h.cgroup_parent, driver=inputs.host.cgroup_driver),
             namespaces=spaces,
             devices=nodes,
             seccomp=_seccomp(inputs, granted, options),

@@ -182,7 +182,7 @@ def validate(body: ContainerCreateBody, image: ContainerConfig | None, host: Hos
         raise InvalidArgument(f"set oom score adjustment {h.oom_score_adj}: it goes from -1000 to 1000")
     if h.shm_size < 0:
         raise InvalidArgument(f"set shm size {h.shm_size}: it is negative")
-    cgroups_path("0", h.cgroup_parent)
+    cgroups_path("0", h.cgroup_parent, driver=host.cgroup_driver)
     volumes_from(h.volumes_from)
     for request in parse_mounts(body, config):
         if request.driver not in {"", "local"}:

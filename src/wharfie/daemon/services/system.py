@@ -82,7 +82,7 @@ class System:
             facts=engine.host,
             rungs=Rungs(engine.snapshotter.name, engine.snapshotter_probes, backing_filesystem(config.root)),
             counts=Counts(running, paused, stopped, len({r.target.digest for r in engine.images.all(ns)})),
-            cgroup_driver="cgroupfs",
+            cgroup_driver=engine.host.cgroup_driver,
             default_runtime=config.runtime,
             runtimes=runtimes,
             warnings=warnings,
