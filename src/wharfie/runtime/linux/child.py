@@ -118,7 +118,6 @@ def _run(
         ns.setdomainname(plan.spec.domainname)
     step.name = "mount"
     mounter, dev_fd, null_fd = _mount(plan, fds, cgroup_names)
-    master, slave = _terminal(plan, mounter, dev_fd) if plan.process.terminal else (-1, -1)
     _make_cwd(plan, mounter)
     step.name = "set sysctls"
     mounter.write_sysctls()
@@ -132,6 +131,9 @@ def _run(
     channel.expect(ch.GO)
     if plan.cgroup_namespace:
         ns.unshare(ns.CLONE_NEWCGROUP)
+    # Not before: while the device rules are being written, everything is denied for a moment.
+    step.name = "open terminal"
+    master, slave = _terminal(plan, mounter, dev_fd) if plan.process.terminal else (-1, -1)
     step.name = "protect paths"
     linux = plan.spec.linux
     if linux is not None:
