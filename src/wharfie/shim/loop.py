@@ -102,6 +102,10 @@ class Loop:
                 for callback in soon:
                     _run(callback)
 
+    def close(self) -> None:
+        """Let go of the epoll; what was watched is its owner's."""
+        self._epoll.close()
+
     def _timeout(self) -> float:
         if self._soon:
             return 0

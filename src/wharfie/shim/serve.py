@@ -99,15 +99,16 @@ def write_identity(run_directory: str, kind: str) -> None:
     pid = os.getpid()
     document = {"version": PROTOCOL, "kind": kind, "pid": pid, "start_time": start_time(pid)}
     temporary = f"{run_directory}/.shim.json"
-    with open(temporary, "w") as f:
-        json.dump(document, f)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    os.write(fd, json.dumps(document).encode())
+    os.close(fd)
     os.rename(temporary, f"{run_directory}/shim.json")
 
 
 def start_time(pid: int) -> int:
     """Start of a process in clock ticks since boot: with the pid it names the process for good."""
-    with open(f"/proc/{pid}/stat", "rb") as f:
-        return int(f.read().rpartition(b")")[2].split()[19])
+    with open(f"/proc/{pid}/stat", "rb", buffering=0) as f:
+        return int(f.read(4096).rpartition(b")")[2].split()[19])
 
 
 def become_subreaper() -> None:

@@ -40,11 +40,22 @@ ENTRIES = {
 
 PRELOAD = (
     "encodings.idna", "wharfie.rpc.blocking", "wharfie.logs.chunks_writer", "wharfie.logs.jsonfile",
-    "wharfie.shim.serve", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux.*",
+    "wharfie.shim.serve", "wharfie.shim.warm", "wharfie.shim.sweep", "wharfie.shim.stdio_process", "wharfie.runtime.linux.*",
     "wharfie.runtime.external", "wharfie.zygote.unpack",
     "wharfie.daemon.services.volumes_worker", "wharfie.daemon.services.archive_worker",
 )  # fmt: skip
 """Imported before the first fork, so that no child imports anything on its way; `.*` is a package with all in it."""
+
+
+SPARE_ENTRY = "shim"
+"""What a process is kept ready for (`spare`)."""
+
+
+def warm() -> None:
+    """In the spare: run what its entry runs first, without effect."""
+    from wharfie.shim.warm import warm as warm_shim
+
+    warm_shim()
 
 
 def preload_modules() -> list[str]:

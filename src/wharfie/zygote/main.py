@@ -18,14 +18,13 @@ from wharfie.linux.libc import syscall
 from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
 from wharfie.zygote.cgroup import enter_cgroup, leave_cgroup
-from wharfie.zygote.entries import load, preload_modules, run_worker
+from wharfie.zygote.entries import SPARE_ENTRY, load, preload_modules, run_worker, warm
+from wharfie.zygote.spare import MAX_FDS, MAX_MESSAGE, SPARE_AFTER_MS, Spare
 from wharfie.zygote.title import set_title
 
 if sys.platform == "win32":
     raise ImportError("the zygote is a Linux process")
 
-_MAX_MESSAGE = 192 << 10
-_MAX_FDS = 250
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -53,15 +52,20 @@ def main() -> None:
     gc.collect()
     gc.disable()
     gc.freeze()
+    spare = Spare(lambda sock: _wait_as_spare(sock, state))
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     poll.register(wake_r, select.POLLIN)
     while True:
-        for fd, _ in poll.poll():
+        ready = poll.poll(None if spare.ready else SPARE_AFTER_MS)
+        if not ready:
+            spare.make()
+        for fd, _ in ready:
             if fd == wake_r:
                 os.read(wake_r, 4096)
                 _reap()
-            elif not _answer(sock):
+            elif not _answer(sock, spare):
+                spare.close()
                 leave_cgroup(sys.argv[2])
                 return
 
@@ -74,26 +78,25 @@ def _reap() -> None:
         pass
 
 
-def _answer(sock: socket.socket) -> bool:
+def _answer(sock: socket.socket, spare: Spare) -> bool:
     """One request; False at the end of the conversation."""
     try:
-        message, fds = receive(sock, _MAX_MESSAGE, _MAX_FDS)
+        message, fds = receive(sock, MAX_MESSAGE, MAX_FDS)
     except OSError:
         return False
     if not message:
         return False
-    head, _, args = message.partition(b"\n")
     pidfd = -1
     try:
-        request = json.loads(head)
-        if request.get("args_beside"):
-            source = fds.pop()
-            args = os.pread(source, os.fstat(source).st_size, 0)
-            os.close(source)
-        pid = os.fork()
-        if pid == 0:
-            _child(request, args, fds)
-        pidfd = os.pidfd_open(pid)  # cannot miss: nobody has waited for the child yet
+        request = json.loads(message.partition(b"\n")[0])
+        given = spare.give(message, fds) if request["entry"] == SPARE_ENTRY else None
+        if given is not None:
+            pid, pidfd = given
+        else:
+            pid = os.fork()
+            if pid == 0:
+                _child(message, fds)
+            pidfd = os.pidfd_open(pid)  # cannot miss: nobody has waited for the child yet
         answer = json.dumps({"pid": pid}).encode()
     except Exception as e:
         answer = json.dumps({"error": to_document(e)}).encode()
@@ -113,16 +116,53 @@ def _answer(sock: socket.socket) -> bool:
     return True
 
 
-def _child(request: dict[str, str], args: bytes, fds: list[int]) -> None:
-    """What every entry starts as: own session, no descriptor but its own, signals as at birth. Never returns."""
+def _child(message: bytes, fds: list[int]) -> None:
+    """A fork that knows what it is for. Never returns."""
+    try:
+        _stand_alone(fds)
+        _become(message, fds)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(70)
+
+
+def _wait_as_spare(sock: socket.socket, state: str) -> None:
+    """A fork that is told later what it is for: the next shim. Never returns."""
+    try:
+        _stand_alone([sock.fileno()])
+        set_title(f"wharfie-zygote {state} (spare)")
+        warm()
+        message, fds = receive(sock, MAX_MESSAGE, MAX_FDS)
+        sock.close()
+        if message:
+            _become(message, fds)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)  # the zygote has gone
+
+
+def _stand_alone(fds: list[int]) -> None:
+    """What every fork starts as: own session, no descriptor but its own, signals as at birth."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.setsid()
+    _close_all_but(fds)
+
+
+def _become(message: bytes, fds: list[int]) -> None:
+    """Be what was asked for. Never returns."""
     code = 70
     try:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.setsid()
-        _close_all_but(fds)
+        head, _, args = message.partition(b"\n")
+        request = json.loads(head)
+        if request.get("args_beside"):
+            source = fds.pop()
+            args = os.pread(source, os.fstat(source).st_size, 0)
+            os.close(source)
         if request.get("log"):
             log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.dup2(log, 2)
