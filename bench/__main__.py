@@ -151,8 +151,38 @@ class Bench:
 
     def case_memory(self) -> list[Row]:
         time.sleep(2)
-        idle = {e.name: p.daemon_rss_kib(e.daemon_pids()) / 1024 for e in self.engines if e.process}
-        return [("memory of the idle daemon, PSS, MB", idle)]
+        idle = {e.name: p.daemon_pss_kib(e.daemon_pids()) / 1024 for e in self.engines if e.process}
+        each: dict[str, float] = {}
+        for e in self.engines:
+            names = [self.name() for _ in range(5)]
+            before = p.all_pids()
+            for name in names:
+                p.quiet(*e.detached(self.busybox, "sleep", "1000", name=name))
+            time.sleep(1)
+            supervisors = [pid for pid in p.all_pids() - before if p.command_name(pid) not in {"sleep", "init"}]
+            each[e.name] = sum(p.private_kib(pid) for pid in supervisors) / 1024 / len(names)
+            for name in names:
+                p.quiet(*e.remove(name))
+        return [("memory of the idle daemon, PSS, MB", idle), ("memory per running container, private, MB", each)]
+
+    def case_busy(self) -> list[Row]:
+        """`run` while another image is being pulled, beside the same without a pull."""
+        ref = images.debian().push(f"127.0.0.1:{self.registry.port}", "busy")
+
+        def during(e: p.Peer) -> float:
+            subprocess.run(e.remove_image(ref), capture_output=True)
+            e.wait_until_collected()
+            pull = subprocess.Popen(e.pull(ref), stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+            time.sleep(0.1)
+            times = []
+            while pull.poll() is None:
+                times.append(timed(e.run(self.busybox, "true", name=self.name())))
+            return statistics.median(times) if times else float("nan")
+
+        row = self.interleaved(list(self.engines), during, 2)
+        for e in self.engines:
+            subprocess.run(e.remove_image(ref), capture_output=True)
+        return [("`run` while a Debian image is pulled", row)]
 
 
 def table(rows: list[Row], order: list[str]) -> str:
@@ -165,7 +195,7 @@ def table(rows: list[Row], order: list[str]) -> str:
             if value is None:
                 cells.append("–")
                 continue
-            unit = f"{value:.0f} MB" if "MB" in title.split(",")[-1] and "memory" in title else f"{value * 1000:.0f} ms"
+            unit = f"{value:.1f} MB" if title.startswith("memory") else f"{value * 1000:.0f} ms"
             ratio = "" if name == "wharfie" or not own else f" ({value / own:.1f}×)"
             cells.append(unit + ratio)
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
@@ -174,7 +204,7 @@ def table(rows: list[Row], order: list[str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="run,exec,parallel,logs,pull,memory,ps")
+    parser.add_argument("--only", default="run,exec,parallel,logs,pull,busy,memory,ps")
     parser.add_argument("--peers", default="wharfie,docker,podman,ctr,runc,crun")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--stopped", type=int, default=1000)

@@ -21,7 +21,7 @@ def quiet(*argv: str, env: dict[str, str] | None = None) -> None:
         raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-1000:]}")
 
 
-def daemon_rss_kib(pids: list[int]) -> int:
+def daemon_pss_kib(pids: list[int]) -> int:
     """Sum of the proportional set sizes, so that shared pages are counted once."""
     total = 0
     for pid in pids:
@@ -37,6 +37,14 @@ def private_kib(pid: int) -> int:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         if line.startswith(("Private_Clean:", "Private_Dirty:"))
     )
+
+
+def all_pids() -> set[int]:
+    return {int(p) for p in os.listdir("/proc") if p.isdigit()}
+
+
+def command_name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def children_of(pid: int) -> list[int]:

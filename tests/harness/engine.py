@@ -139,7 +139,9 @@ class Engine:
                 self.remove_containers()
                 self.assert_clean()
                 assert self.stop() == 0, self.log.read_text()[-3000:]
-                left: list[object] = leaks.wait_until_gone(lambda: [m for m in leaks.mounts_below(str(self.base)) if m != str(self.base)])
+                left: list[object] = leaks.wait_until_gone(
+                    lambda: [m for m in leaks.mounts_below(str(self.base)) if m != str(self.base)]
+                )
                 left += leaks.wait_until_gone(lambda: leaks.processes_with(str(self.base)))
                 assert not left, f"left behind after stop: {left}\n{self.log.read_text()[-2000:]}"
         finally:

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 def run(*argv: object, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False)
+    done = subprocess.run(
+        [str(a) for a in argv], capture_output=True, text=True, env={**os.environ, **(env or {})}, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -62,6 +64,10 @@ def test_uv(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_pipx(wheel: Path, tmp_path: Path) -> None:
-    env = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path / "man")}
+    env = {
+        "PIPX_HOME": str(tmp_path / "home"),
+        "PIPX_BIN_DIR": str(tmp_path / "bin"),
+        "PIPX_MAN_DIR": str(tmp_path / "man"),
+    }
     run(sys.executable, "-m", "pipx", "install", "--python", sys.executable, wheel, env=env)
     programs(tmp_path / "bin", tmp_path)
