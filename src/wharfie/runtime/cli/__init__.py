@@ -5,6 +5,7 @@ main       arguments, errors, exit codes
 flags      the flag tables and their parser
 store      state directories below --root
 lifecycle  create run start exec kill delete pause resume update
+checkpoint checkpoint restore
 report     state list ps events features spec
 tty        copying between terminals
 """

@@ -14,6 +14,12 @@ _CREATE = {
     "bundle": "s", "console-socket": "s", "pid-file": "s", "no-pivot": "b", "no-new-keyring": "b", "preserve-fds": "i",
     "pidfd-socket": "s",
 }  # fmt: skip
+_CHECKPOINT = {
+    "image-path": "s", "work-path": "s", "leave-running": "b", "tcp-established": "b", "tcp-skip-in-flight": "b",
+    "ext-unix-sk": "b", "shell-job": "b", "file-locks": "b", "link-remap": "b", "manage-cgroups-mode": "s",
+    "empty-ns": "l", "parent-path": "s", "pre-dump": "b", "lazy-pages": "b", "page-server": "s", "status-fd": "s",
+    "auto-dedup": "b", "lsm-profile": "s", "lsm-mount-context": "s",
+}  # fmt: skip
 COMMANDS: dict[str, dict[str, str]] = {
     "create": _CREATE,
     "run": {**_CREATE, "detach": "b", "keep": "b", "no-subreaper": "b"},
@@ -39,8 +45,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "spec": {"bundle": "s", "rootless": "b"},
     "features": {},
     "events": {"interval": "s", "stats": "b"},
-    "checkpoint": {},
-    "restore": {},
+    "checkpoint": _CHECKPOINT,
+    "restore": {**_CREATE, **_CHECKPOINT, "detach": "b", "no-subreaper": "b"},
 }  # fmt: skip
 LETTERS = {
     "b": "bundle", "d": "detach", "e": "env", "t": "tty", "u": "user", "p": "process", "g": "additional-gids",

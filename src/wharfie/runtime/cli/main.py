@@ -17,6 +17,7 @@ _RUN = {
         ("create", "run", "start", "exec", "kill", "delete", "pause", "resume", "update"),
         "wharfie.runtime.cli.lifecycle",
     ),
+    **dict.fromkeys(("checkpoint", "restore"), "wharfie.runtime.cli.checkpoint"),
     **dict.fromkeys(("state", "list", "ps", "events", "features", "spec"), "wharfie.runtime.cli.report"),
 }
 _ENTERS = {"create", "run", "exec"}
@@ -77,8 +78,6 @@ def main() -> int:
 def _dispatch(flags: Flags, command: str, args: list[str]) -> int:
     if command not in COMMANDS:
         raise InvalidArgument(f"read arguments: unknown command `{command}`", hint="wharfie-oci --help lists them")
-    if command not in _RUN:
-        raise Unsupported(f"{command} container: not supported yet")
     if sys.platform != "linux":
         raise Unsupported("run containers: wharfie-oci needs Linux")
     own, rest = parse(args, COMMANDS[command], command)

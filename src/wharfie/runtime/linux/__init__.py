@@ -10,6 +10,9 @@
     finish      child: identity, capabilities, seccomp, execve
     channel     messages and descriptors between the two
     hooks       OCI hooks
+    checkpoint  parent: processes -> images on disk, by the `criu` program
+    restore     parent: images -> processes in a container made anew
+    criu        one run of that program
     cgroups/    one manager table for v1, v2 and hybrid hosts
     seccomp     profile -> BPF
 
