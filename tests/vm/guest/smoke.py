@@ -300,13 +300,110 @@ def survive_systemd() -> None:
     equal(out("exec", "c", "echo", "still"), "still")
 
 
+def scope_of(pid: str) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::")
+
+
+def shown(unit: str, *names: str) -> str:
+    """Properties of a unit, in the order asked for."""
+    lines = systemctl("show", "-p", ",".join(names), unit).splitlines()
+    found = dict(line.split("=", 1) for line in lines)
+    return " ".join(found[name] for name in names)
+
+
+def gone(unit: str) -> bool:
+    return shown(unit, "LoadState") == "not-found" and not any(CGROUPS.glob(f"**/{unit}"))
+
+
+def scope() -> None:
+    """The systemd driver: limits are systemd's own, so that it keeps them when it writes them again."""
+    equal("Cgroup Driver: systemd" in out("info"), True)
+    flags = ("-m", "64m", "--memory-swap", "64m", "--cpus", "0.5", "--pids-limit", "30", "--cpuset-cpus", "0")
+    wharfie("run", "-d", "--name", "s", *flags, "--cgroup-parent", "wh-test.slice", REF, "sleep", "600")
+    unit = f"wharfie-{inspect('s', '{{.Id}}')}.scope"
+    path = f"/wh.slice/wh-test.slice/{unit}"
+    equal(shown(unit, "ControlGroup", "Slice", "Delegate"), f"{path} wh-test.slice yes")
+    limits = ("MemoryMax", "MemorySwapMax", "TasksMax", "CPUQuotaPerSecUSec", "AllowedCPUs")
+    equal(shown(unit, *limits), "67108864 0 30 500ms 0")
+    equal(scope_of(inspect("s", "{{.State.Pid}}")), path)
+    equal(out("exec", "s", "cat", "/proc/self/cgroup"), "0::/")
+    wharfie("update", "-m", "96m", "--memory-swap", "96m", "--cpus", "0.25", "s")
+    equal(shown(unit, *limits), "100663296 0 30 250ms 0")
+    systemctl("daemon-reload")
+    systemctl("set-property", "--runtime", unit, "IOWeight=50")
+    files = ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpuset.cpus")
+    equal([(CGROUPS / path[1:] / f).read_text().strip() for f in files], ["100663296", "0", "30", "25000 100000", "0"])
+    wharfie("kill", "s")
+    equal(out("wait", "s"), "137")
+    until(lambda: gone(unit), "the scope goes with its container", 10)
+    wharfie("start", "s")
+    equal(shown(unit, "ActiveState", "MemoryMax"), "active 100663296")
+    wharfie("rm", "-f", "s")
+    until(lambda: gone(unit), "the scope goes with its container", 10)
+    done = wharfie("run", "--rm", "--cgroup-parent", "/a/path", REF, "true", check=False)
+    equal((done.returncode, "slice" in done.stderr), (125, True))
+
+
+def scope_stays() -> None:
+    """After restarts of the daemon; a killed supervisor's scope is swept."""
+    pid = inspect("c", "{{.State.Pid}}")
+    unit = f"wharfie-{inspect('c', '{{.Id}}')}.scope"
+    equal(scope_of(pid), f"/system.slice/{unit}")
+    wharfie("run", "-d", "--name", "orphan", REF, "sleep", "600")
+    orphan = f"wharfie-{inspect('orphan', '{{.Id}}')}.scope"
+    stat = Path(f"/proc/{inspect('orphan', '{{.State.Pid}}')}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    until(lambda: gone(orphan), "the sweep", 30)
+    wharfie("rm", "-f", "orphan")
+    equal(shown(unit, "ActiveState"), "active")
+
+
+def oci_scope() -> None:
+    """`wharfie-oci --systemd-cgroup`, command by command, each a process of its own."""
+    bundle = Path("/run/bundle")
+    (bundle / "rootfs/bin").mkdir(parents=True)
+    (bundle / "rootfs/bin/busybox").write_bytes(Path("/payload/bin/busybox").read_bytes())
+    (bundle / "rootfs/bin/busybox").chmod(0o755)
+    oci("spec", "--bundle", str(bundle))
+    spec = json.loads((bundle / "config.json").read_text())
+    spec["process"] |= {"args": ["/bin/busybox", "sleep", "600"], "terminal": False}
+    spec["linux"]["cgroupsPath"] = "a-b.slice:oci:x"
+    spec["linux"].setdefault("resources", {}).update(pids={"limit": 20}, memory={"limit": 32 << 20})
+    (bundle / "config.json").write_text(json.dumps(spec))
+    equal(oci("create", "--bundle", str(bundle), "x", systemd=False, check=False), "")
+    oci("run", "--detach", "--bundle", str(bundle), "x")
+    try:
+        equal(shown("oci-x.scope", "ControlGroup", "TasksMax"), "/a.slice/a-b.slice/oci-x.scope 20")
+        equal(oci("exec", "x", "/bin/busybox", "cat", "/proc/self/cgroup"), "0::/")
+        oci("update", "--memory", str(48 << 20), "x")
+        equal(shown("oci-x.scope", "MemoryMax"), str(48 << 20))
+        equal(oci("create", "--bundle", str(bundle), "y", check=False), "")
+        equal(shown("oci-x.scope", "ActiveState"), "active")
+    finally:
+        oci("delete", "--force", "x")
+    equal(gone("oci-x.scope"), True)
+
+
+def oci(*args: str, systemd: bool = True, check: bool = True) -> str:
+    """stdout; where a failure is wanted (`check` off), "" for one."""
+    with Path("/run/oci.out").open("w+") as f:
+        words = ["wharfie-oci", *(["--systemd-cgroup"] if systemd else []), *args]
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=f, stderr=f, timeout=180)
+    text = Path("/run/oci.out").read_text().strip()
+    if check and done.returncode:
+        raise AssertionError(f"{words}: exit {done.returncode}\n{text[-2000:]}")
+    if not check and not done.returncode:
+        raise AssertionError(f"{words}: it went well\n{text[-2000:]}")
+    return text if check else ""
+
+
 def stats() -> None:
     status = json.loads(out("stats", "--no-stream", "--format", "json", "c").splitlines()[0])
     equal("MiB" in status["MemUsage"] or "KiB" in status["MemUsage"], True)
 
 
 PLAIN = [registry, daemon.start, info, pull, run, userns, limits, update, out_of_memory, devices, lifecycle, stats, joined, restart, kill, snapshotters, no_userns, nothing_left]  # fmt: skip
-SYSTEMD = [registry, activation, info, pull, run, limits, survive_systemd, joined, kill]
+SYSTEMD = [registry, activation, info, pull, run, limits, scope, survive_systemd, scope_stays, joined, oci_scope, kill]
 
 
 def main() -> None:
