@@ -386,3 +386,11 @@ def test_debian_bash(engine: Engine, debian: str) -> None:
     assert out.startswith("12.")
     assert out.endswith("42")
     engine.run("rmi", debian)
+
+
+def test_unread_stdin_does_not_fail_the_client(engine: Engine, busybox: str) -> None:
+    for program in (WHARFIE, "docker"):
+        done = engine.run(
+            "run", "-i", "--rm", "--network", "none", busybox, "echo", "done", program=program, stdin=bytes(3_000_000)
+        )
+        assert done.stdout == b"done\n"

@@ -6,8 +6,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
+import socket
 import struct
 import sys
+import time
 
 from wharfie.logs import CAUGHT_UP, DONE, Selection
 from wharfie.shim.detach import DetachKeys
@@ -15,6 +18,9 @@ from wharfie.shim.loop import ERR, HUP, IN, OUT, RDHUP
 
 if sys.platform == "win32":
     raise ImportError("a shim is a Linux process")
+
+import fcntl
+import termios
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
 _FRAME = struct.Struct(">BxxxI")
 HIGH_WATER = 1 << 20
 STALL_S = 30.0
+LINGER_S = 0.2
 _STEPS = 8
 
 
@@ -309,4 +316,23 @@ class AttachSink(ClientSink):
         if not self.closed:
             with contextlib.suppress(OSError):
                 self.flush()
+                self._let_go()
         super().close()
+
+    def _let_go(self) -> None:
+        """A socket closed over bytes that nobody read is reset, and the client's last read fails instead of ending.
+
+        So where a client has sent more stdin than the container took, tell it the end and read on until it is gone,
+        for LINGER_S at most: clients leave at once when they see the end.
+        """
+        unread = fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0")
+        if unread == b"\0\0\0\0":
+            return
+        with socket.socket(fileno=os.dup(self.fd)) as client:
+            client.shutdown(socket.SHUT_WR)
+        poller = select.poll()
+        poller.register(self.fd, select.POLLIN)
+        deadline = time.monotonic() + LINGER_S
+        while (left := deadline - time.monotonic()) > 0 and poller.poll(left * 1000):
+            if not os.read(self.fd, 1 << 16):
+                return
