@@ -19,8 +19,7 @@ from wharfie.errdefs import PermissionDenied, Unsupported
 from wharfie.oci.seccomp import default_profile
 from wharfie.runtime import Stdio
 from wharfie.runtime.linux import checkpoint
-from wharfie.runtime.linux.engine import LinuxEngine
-from wharfie.runtime.linux.restore import restore
+from wharfie.runtime.linux.restore import RestoredEngine
 from wharfie.runtime.linux.template import template
 from wharfie.spec import runtime as s
 
@@ -237,8 +236,8 @@ def test_overlay_and_joined_network(rig: Rig, tmp_path: Path) -> None:
         first.close()
         rig.engine.delete(force=True)
 
-        rig.engine = LinuxEngine()
-        second = Piped(rig, spec, request)
+        rig.engine = RestoredEngine(request)
+        second = Piped(rig, spec)
         second.say(b"b\n", b"2 b\n")
         assert (tmp_path / "upper/n").read_text() == "2\n"
         assert os.readlink(f"/proc/{second.started.pid}/ns/net") == os.readlink(f"/proc/{holder.pid}/ns/net")
@@ -255,15 +254,12 @@ def test_overlay_and_joined_network(rig: Rig, tmp_path: Path) -> None:
 class Piped:
     """A container with pipes, created and started, or restored."""
 
-    def __init__(self, rig: Rig, spec: s.Spec, request: checkpoint.Request | None = None) -> None:
+    def __init__(self, rig: Rig, spec: s.Spec) -> None:
         inside_r, self.stdin = os.pipe()
         self.stdout, inside_w = os.pipe()
         stdio = Stdio(inside_r, inside_w, inside_w)
-        if request is None:
-            self.started = rig.create(spec, stdio)
-            rig.engine.start()
-        else:
-            self.started = restore(rig.engine, rig.id, str(rig.top), spec, rig.rootfs(), stdio=stdio, request=request)
+        self.started = rig.create(spec, stdio)
+        rig.engine.start()
         os.close(inside_r)
         os.close(inside_w)
 
@@ -290,7 +286,7 @@ def test_directories_of_others(rig: Rig, tmp_path: Path) -> None:
             checkpoint.dump(rig.engine, checkpoint.Request(f"{tmp_path}/fine", work_path=f"{tmp_path}/{name}"))
         with pytest.raises(PermissionDenied, match=word):
             request = checkpoint.Request(f"{tmp_path}/{name}")
-            restore(LinuxEngine(), "x", str(tmp_path), rig.spec("true"), [], stdio=Stdio(), request=request)
+            RestoredEngine(request).create("x", str(tmp_path), rig.spec("true"), [], Stdio())
 
     for log in ("dump.log", "restore.log", "descriptors.json", "pages-1.img"):
         d = tmp_path / f"link-{log}"

@@ -67,7 +67,7 @@ def checkpoint(flags: Flags, own: Flags, args: list[str]) -> int:
 
 
 def restore(flags: Flags, own: Flags, args: list[str]) -> int:
-    from wharfie.runtime.linux.restore import restore as run
+    from wharfie.runtime.linux.restore import RestoredEngine
 
     container_id = _one_id(args, "restore")
     request = _request(flags, own)
@@ -92,12 +92,13 @@ def restore(flags: Flags, own: Flags, args: list[str]) -> int:
     if not own.on("no-subreaper"):
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     store.reserve(container_id)
-    engine = LinuxEngine()
+    engine = RestoredEngine(request, no_new_keyring=own.on("no-new-keyring"))
     try:
         stdio = Stdio() if terminal else Stdio(0, 1, 2)
-        started = run(engine, container_id, bundle, spec, [], stdio=stdio, request=request)
+        started = engine.create(container_id, bundle, spec, [], stdio)
         try:
             _record(store, own, engine, started)
+            engine.start()
         except BaseException:
             engine.delete(force=True)
             raise
@@ -124,6 +125,7 @@ def _record(store: Store, own: Flags, engine: LinuxEngine, started: Started) -> 
         bundle=bundle,
         created=now(),
         cgroup_path=cgroup_path(spec, container_id),
+        no_new_keyring=own.on("no-new-keyring"),
         rootfs=os.path.join(bundle, spec.root.path if spec.root is not None else ""),
     )
     store.save(record, spec)

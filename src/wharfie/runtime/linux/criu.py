@@ -56,35 +56,51 @@ class Criu:
             theirs.close()
             os.close(program_fd)
 
-    def call(self, kind: int, options: Options, notified: Notified) -> Response:
-        """The answer to one request. Raises ConnectionError when criu dies, and what `notified` raised."""
-        error: BaseException | None = None
+    def call(self, kind: int, options: Options, notified: Notified, *, hold: str = "") -> Response | None:
+        """The answer to one request, or None once the step `hold` is reached: criu waits there for `go_on`.
+
+        Raises: ConnectionError when criu dies, and what `notified` raised.
+        """
         self.sock.send(Request(type=kind, opts=options).encode())
+        return self._listen(notified, hold)
+
+    def go_on(self, notified: Notified) -> Response:
+        """From the held step to the answer."""
+        self.sock.send(Request(type=NOTIFY, notify_success=True).encode())
+        answer = self._listen(notified, "")
+        assert answer is not None
+        return answer
+
+    def _listen(self, notified: Notified, hold: str) -> Response | None:
+        error: BaseException | None = None
         while True:
             data, fds, _, _ = socket.recv_fds(self.sock, 65536, 4, socket.MSG_CMSG_CLOEXEC)
-            if not data:
-                if error is not None:
-                    raise error
-                raise ConnectionResetError(104, "criu went away without an answer")
             answer = Response.decode(data)
-            if answer.type != NOTIFY or answer.notify is None:
+            if not data or answer.type != NOTIFY or answer.notify is None:
                 if error is not None:
                     raise error
+                if not data:
+                    raise ConnectionResetError(104, "criu went away without an answer")
                 return answer
             try:
                 notified(answer.notify.script, answer.notify.pid, fds)
             except (WharfieError, OSError) as e:
                 error = e
+            if error is None and answer.notify.script == hold:
+                return None
             self.sock.send(Request(type=NOTIFY, notify_success=error is None).encode())
 
     def close(self) -> None:
         """Have it end, and reap it."""
+        if self._pidfd < 0:
+            return
         self.sock.close()
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:
             pass  # the caller's reaper had it
         os.close(self._pidfd)
+        self._pidfd = -1
 
 
 def _become(program_fd: int, theirs: socket.socket, keep: Sequence[int], prepare: Callable[[], None] | None) -> None:

@@ -17,7 +17,6 @@ import re
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 import msgspec
 
@@ -32,60 +31,77 @@ from wharfie.runtime.linux.cgroups import Manager, open_manager
 from wharfie.runtime.linux.engine import LinuxEngine, cgroup_path
 from wharfie.runtime.linux.plan import DEV, Plan, plan
 from wharfie.runtime.linux.prepare import prepare
-from wharfie.spec.pb.criu import CGROUP_MODES, RESTORE, InheritFd
+from wharfie.spec.pb.criu import CGROUP_MODES, RESTORE, InheritFd, Options, Response
 from wharfie.spec.runtime import Spec, State
 
 _STAGE = "/tmp"
 """Directory that every host has: criu's private namespace has a tmpfs over it."""
 _STREAM = re.compile(r"(?:pipe:\[\d{1,20}\]|file\[[0-9a-f]{1,8}:[0-9a-f]{1,16}\])\Z")
+_LOG = "restore.log"
 _DESCRIPTORS_LIMIT = 64 << 10
 
 
-def restore(
-    engine: LinuxEngine,
-    container_id: str,
-    bundle: str,
-    spec: Spec,
-    rootfs: Sequence[Mount],
-    *,
-    stdio: Stdio,
-    request: checkpoint.Request,
-) -> Started:
-    """Make the container of `spec` and let the checkpoint's processes go on in it: the engine has adopted them then.
+class RestoredEngine(LinuxEngine):
+    """A LinuxEngine whose `create` makes the container of the spec with the checkpoint's processes in it, held until
+    `start`. After that it is like any other.
 
     Raises: FailedPrecondition or Unsupported with criu's reason, PermissionDenied for the directories, NotFound,
     InvalidArgument (spec).
     """
-    what = f"restore container `{container_id}`"
-    program = criu.find(request.program)
-    p = plan(container_id, bundle, spec)
-    checkpoint.refuse(p, what)
-    if request.cgroup_mode not in {"soft", "ignore"}:
-        raise Unsupported(
-            f"{what}: --manage-cgroups-mode {request.cgroup_mode} is not supported",
-            hint="limits come from config.json: use soft",
-        )
-    cgroup = open_manager(cgroup_path(spec, container_id))
-    with ExitStack() as stack:
-        images, work = checkpoint.directories(request, stack, make=False)
-        streams = _streams(images)
-        undo = stack.enter_context(ExitStack())
-        undo.callback(cgroup.delete)
-        cgroup.create()
-        job = _Job(p, cgroup, engine.warnings, request, images, work)
+
+    def __init__(self, request: checkpoint.Request, *, no_new_keyring: bool = False) -> None:
+        super().__init__(no_new_keyring=no_new_keyring)
+        self._request, self._keyring = request, not no_new_keyring
+        self._job: _Job | None = None
+
+    def create(self, container_id: str, bundle: str, spec: Spec, rootfs: Sequence[Mount], stdio: Stdio) -> Started:
+        what, request = f"restore container `{container_id}`", self._request
+        program = criu.find(request.program)
+        p = plan(container_id, bundle, spec, no_new_keyring=not self._keyring)
+        checkpoint.refuse(p, what)
+        if request.cgroup_mode not in {"soft", "ignore"}:
+            raise Unsupported(
+                f"{what}: --manage-cgroups-mode {request.cgroup_mode} is not supported",
+                hint="limits come from config.json: use soft",
+            )
+        cgroup = open_manager(cgroup_path(spec, container_id))
+        with ExitStack() as stack:
+            images, work = checkpoint.directories(request, stack, make=False)
+            streams = _streams(images)
+            undo = stack.enter_context(ExitStack())
+            undo.callback(cgroup.delete)
+            cgroup.create()
+            job = _Job(p, cgroup, self.warnings, images, os.dup(work))
+            undo.callback(job.close)
+            try:
+                mounts = _mounts(p, rootfs, cgroup.views(), stack)
+                inherit = [*_stream_fds(streams, stdio, stack), *_joined(p, stack)]
+                started = job.run(checkpoint.options_of(request, p), program, mounts, inherit)
+            except OSError as e:
+                text = f"{e.strerror or e}" + (f": `{e.filename}`" if e.filename is not None else "")
+                raise FailedPrecondition(f"{what}: {text}", errno=e.errno) from e
+            except WharfieError as e:
+                e.message = e.message if e.message.startswith(what) else f"{what}: {e.message}"
+                raise
+            undo.pop_all()
+        self.adopt(container_id, bundle, spec, started.pid)
+        self._job = job
+        return started
+
+    def start(self) -> None:
+        job, self._job = self._job, None
+        if job is None:
+            raise FailedPrecondition("start container: it has not been restored, or has been started")
         try:
-            mounts = _mounts(p, rootfs, cgroup.views(), stack)
-            inherit = [*_stream_fds(streams, stdio, stack), *_joined(p, stack)]
-            started = job.run(program, mounts, inherit, stack)
-        except OSError as e:
-            text = f"{e.strerror or e}" + (f": `{e.filename}`" if e.filename is not None else "")
-            raise FailedPrecondition(f"{what}: {text}", errno=e.errno) from e
-        except WharfieError as e:
-            e.message = e.message if e.message.startswith(what) else f"{what}: {e.message}"
-            raise
-        undo.pop_all()
-    engine.adopt(container_id, bundle, spec, started.pid)
-    return started
+            job.let_go()
+        finally:
+            job.close()
+
+    def delete(self, *, force: bool = False) -> None:
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+        super().delete(force=force)
 
 
 def _streams(images: int) -> list[str]:
@@ -105,83 +121,102 @@ def _streams(images: int) -> list[str]:
     return [name if _STREAM.match(name) else "" for name in names[:3]]
 
 
-class _Job(NamedTuple):
-    plan: Plan
-    cgroup: Manager
-    warnings: list[str]
-    request: checkpoint.Request
-    images: int
-    work: int
+class _Job:
+    """One restore: a criu at work, its log, what it handed over."""
+
+    def __init__(self, p: Plan, cgroup: Manager, warnings: list[str], images: int, work: int) -> None:
+        self._plan, self._cgroup, self._warnings = p, cgroup, warnings
+        self._images, self._work = images, work
+        self._criu: criu.Criu | None = None
+        self._pid = 0
+        self._consoles: list[int] = []
 
     def run(
-        self, program: str, mounts: Sequence[tuple[str, int]], inherit: Sequence[InheritFd], stack: ExitStack
+        self, options: Options, program: str, mounts: Sequence[tuple[str, int]], inherit: Sequence[InheritFd]
     ) -> Started:
-        """`mounts`: (label, descriptor), the root first. `inherit`: descriptors for what came from outside."""
-        p = self.plan
-        r, w = os.pipe()
-        stack.callback(os.close, r)
-        waiting = stack.enter_context(ExitStack())
-        waiting.callback(os.close, w)
+        """Up to the point where all is there and nothing runs. `mounts`: (label, descriptor), the root first."""
+        p = self._plan
+        with ExitStack() as stack:
+            r, w = os.pipe()
+            stack.callback(os.close, r)
+            waiting = stack.enter_context(ExitStack())
+            waiting.callback(os.close, w)
 
-        def ready() -> None:
-            os.close(w)
-            os.read(r, 1)
-            _attach([fd for _, fd in mounts])
-            if p.cgroup_namespace:
-                ns.unshare(ns.CLONE_NEWCGROUP)  # criu leaves cgroups alone: what it restores is born into this one
-            if not p.no_new_keyring:
-                try:
-                    process.join_session_keyring(f"_ses.{p.container_id}")
-                except OSError:
-                    pass  # no keyrings here
+            def ready() -> None:
+                os.close(w)
+                os.read(r, 1)
+                _attach([fd for _, fd in mounts])
+                if p.cgroup_namespace:
+                    ns.unshare(ns.CLONE_NEWCGROUP)  # criu leaves cgroups alone: what it restores is born into this one
+                if not p.no_new_keyring:
+                    try:
+                        process.join_session_keyring(f"_ses.{p.container_id}")
+                    except OSError:
+                        pass  # no keyrings here
 
-        child = criu.Criu(program, (self.images, self.work, *(i.fd for i in inherit)), ready)
-        stack.callback(child.close)
-        self.cgroup.add(child.pid)
-        waiting.close()
-        options = checkpoint.options_of(self.request, p)
+            self._criu = criu.Criu(program, (self._images, self._work, *(i.fd for i in inherit)), ready)
+            self._cgroup.add(self._criu.pid)
         options.__dict__.update(
-            images_dir_fd=self.images,
-            work_dir_fd=self.work,
-            log_file="restore.log",
+            images_dir_fd=self._images,
+            work_dir_fd=self._work,
+            log_file=_LOG,
             root=f"{_STAGE}/0",
             rst_sibling=True,
             inherit_fd=inherit,
             external=[f"mnt[{label}]:{_STAGE}/{n}" for n, (label, _) in enumerate(mounts) if label],
             cgroup_mode=CGROUP_MODES["ignore"],
         )
-        consoles: list[int] = []
         answer = None
         try:
-            answer = child.call(RESTORE, options, lambda *step: self._notified(*step, consoles=consoles))
+            answer = self._criu.call(RESTORE, options, self._notified, hold="post-restore")
+        except ConnectionError:
+            self._pid = 0  # the log, read next, says why
+        if answer is not None or not self._pid:
+            raise self._failure(answer)
+        consoles, self._consoles = self._consoles, []
+        return Started(self._pid, process.pidfd_open(self._pid), consoles[0] if consoles else None)
+
+    def let_go(self) -> None:
+        """Have the processes run."""
+        assert self._criu is not None
+        answer = None
+        try:
+            answer = self._criu.go_on(self._notified)
         except ConnectionError:
             pass  # the log, read next, says why
-        if answer is None or not answer.success or answer.restore is None:
-            for fd in consoles:
-                os.close(fd)
-            raise criu.failure(f"restore container `{p.container_id}`", self.work, "restore.log", answer)
-        pid = answer.restore.pid
-        return Started(pid, process.pidfd_open(pid), consoles[0] if consoles else None)
+        if answer is None or not answer.success:
+            raise self._failure(answer)
 
-    def _notified(self, script: str, pid: int, fds: list[int], *, consoles: list[int]) -> None:
-        if script == "orphan-pts-master" and not consoles:
-            consoles += fds
+    def close(self) -> None:
+        """Before `let_go` that is the end of what was restored."""
+        if self._criu is not None:
+            self._criu.close()
+        if self._work >= 0:
+            os.close(self._work)
+        for fd in self._consoles:
+            os.close(fd)
+        self._consoles, self._work = [], -1
+
+    def _failure(self, answer: Response | None) -> WharfieError:
+        return criu.failure(f"restore container `{self._plan.container_id}`", self._work, _LOG, answer)
+
+    def _notified(self, script: str, pid: int, fds: list[int]) -> None:
+        if script == "orphan-pts-master" and not self._consoles:
+            self._consoles = fds
         else:
             for fd in fds:
                 os.close(fd)
-        spec = self.plan.spec
+        p = self._plan
         if script == "setup-namespaces":
             state = State(
-                id=self.plan.container_id,
-                status="creating",
-                pid=pid,
-                bundle=self.plan.bundle,
-                annotations=spec.annotations,
+                id=p.container_id, status="creating", pid=pid, bundle=p.bundle, annotations=p.spec.annotations
             )
-            hooks.run_all(self.plan.hooks.prestart, "prestart", state)
-            hooks.run_all(self.plan.hooks.create_runtime, "createRuntime", state)
-        elif script == "post-restore" and spec.linux is not None and spec.linux.resources is not None:
-            self.warnings.extend(self.cgroup.apply(spec.linux.resources))
+            hooks.run_all(p.hooks.prestart, "prestart", state)
+            hooks.run_all(p.hooks.create_runtime, "createRuntime", state)
+        elif script == "post-restore":
+            self._pid = pid
+            if p.spec.linux is not None and p.spec.linux.resources is not None:
+                self._warnings += self._cgroup.apply(p.spec.linux.resources)
 
 
 def _mounts(
