@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import time
 from typing import NamedTuple, Self
 
@@ -202,6 +203,8 @@ class Connection:
 
     @classmethod
     def open(cls, path: str, *, bus: bool, timeout_s: float = 30) -> Self:
+        if sys.platform == "win32":
+            raise Unavailable(f"connect to D-Bus `{path}`: not a Linux host")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self = cls(sock, timeout_s=timeout_s)
         try:

@@ -11,6 +11,7 @@ from wharfie.oci.devices import device_numbers
 from wharfie.oci.facts import HostFacts
 from wharfie.spec import docker
 from wharfie.spec.runtime import CPU, BlockIO, Memory, Pids, Resources, Rlimit, ThrottleDevice, WeightDevice
+from wharfie.spec.scope import slice_path
 
 MIN_MEMORY_BYTES = 6 << 20
 """Below this a container's init does not even start."""
@@ -226,18 +227,6 @@ def resources(r: docker.Resources, stat: Callable[[str], os.stat_result]) -> Res
     return Resources(memory=_memory(r), cpu=_cpu(r), pids=pids, block_io=_block_io(r, stat))
 
 
-_IN_UNIT_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.\\@")
-
-
-def _is_slice(name: str) -> bool:
-    """systemd.slice(5): words between single dashes; `-.slice` is the root. A `:` would split our own notation."""
-    stem = name.removesuffix(".slice")
-    words = stem.split("-")
-    return name == "-.slice" or (
-        stem != name and len(name) < 200 and all(w and set(w) <= _IN_UNIT_NAMES for w in words)
-    )
-
-
 def cgroups_path(
     container_id: str, parent: str = "", *, default_parent: str = "/wharfie", driver: str = "cgroupfs"
 ) -> str:
@@ -249,10 +238,7 @@ def cgroups_path(
     if driver == "systemd":
         if not parent and not default_parent.endswith(".slice"):
             chosen = "system.slice"
-        if not _is_slice(chosen):
-            raise InvalidArgument(
-                f"set cgroup parent {chosen!r}: the systemd driver takes a slice", hint="for example machine.slice"
-            )
+        slice_path(chosen)
         return f"{chosen}:wharfie:{container_id}"
     if any(part in {"..", "."} for part in chosen.split("/")) or "\0" in chosen or "\n" in chosen:
         raise InvalidArgument(f"set cgroup parent {parent!r}: it is not a plain cgroup path")

@@ -33,9 +33,10 @@ from wharfie.linux import process
 from wharfie.mount import Mount
 from wharfie.mount.attached import mount_all, unmount
 from wharfie.runtime import Started, Stats, Stdio
-from wharfie.runtime.linux.cgroups import Manager, is_scope, open_manager
+from wharfie.runtime.linux.cgroups import Manager, open_manager
 from wharfie.runtime.linux.engine import cgroup_path
 from wharfie.spec.runtime import IDMapping, Process, Resources, Root, Spec, encode_spec
+from wharfie.spec.scope import is_scope
 
 ROOT = "/run/wharfie-oci/external"
 

@@ -15,6 +15,7 @@ from wharfie.errdefs import WharfieError
 from wharfie.fsutil import atomic
 from wharfie.shim.sweep_others import end_stdio, sweep_external, sweep_foreign, unmount_below
 from wharfie.spec.runtime import decode_spec
+from wharfie.spec.scope import is_scope, read_scope
 
 if sys.platform == "win32":
     raise ImportError("a shim is a Linux process")
@@ -59,9 +60,7 @@ def _cgroup_path(bundle: str) -> str:
         log.line("warning", f"sweep: read config.json: {e}", path=bundle)
         return ""
     path = spec.linux.cgroups_path if spec.linux is not None else ""
-    if path.count(":") == 2 and not path.startswith("/"):
-        from wharfie.runtime.linux.cgroups.systemd import read_scope
-
+    if is_scope(path):
         try:
             path = read_scope(path).path  # systemd forgets a scope whose cgroup is empty
         except WharfieError as e:

@@ -20,6 +20,7 @@ from wharfie.spec.pb import metrics
 from wharfie.spec.pb import task as pb
 from wharfie.spec.pb.base import PROCESS_URL, Empty
 from wharfie.spec.pb.base import Any as PbAny
+from wharfie.spec.scope import is_scope
 from wharfie.tasks import AttachRequest, CreateRequest, TaskExit
 from wharfie.tasks.private import attach_document
 from wharfie.tasks.shim import ShimTask
@@ -58,8 +59,7 @@ def foreign_bundle(bundle: str, path: str) -> None:
 def _in_scope(bundle: str) -> bool:
     """Whether the bundle's cgroupsPath is `slice:prefix:name`: such shims take the driver for an option of its own."""
     with open(f"{bundle}/config.json", "rb") as f:
-        path = json.load(f).get("linux", {}).get("cgroupsPath", "")
-    return path.count(":") == 2 and not path.startswith("/")
+        return is_scope(json.load(f).get("linux", {}).get("cgroupsPath", ""))
 
 
 class ForeignTask(ShimTask):

@@ -9,7 +9,7 @@ import pytest
 
 from wharfie.errdefs import InvalidArgument, Unsupported
 from wharfie.linux.dbus import Variant, marshal
-from wharfie.runtime.linux.cgroups import devices, is_scope, open_manager
+from wharfie.runtime.linux.cgroups import devices, open_manager
 from wharfie.runtime.linux.cgroups.properties import (
     INFINITY,
     bit_mask,
@@ -18,8 +18,8 @@ from wharfie.runtime.linux.cgroups.properties import (
     v1_properties,
     v2_properties,
 )
-from wharfie.runtime.linux.cgroups.systemd import read_scope, slice_path
 from wharfie.spec import runtime as s
+from wharfie.spec.scope import is_scope, read_scope, slice_path
 
 FULL = s.Resources(
     memory=s.Memory(limit=1 << 20, reservation=4096, swap=3 << 20),

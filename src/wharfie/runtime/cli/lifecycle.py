@@ -22,7 +22,6 @@ from wharfie.runtime import Started, Stdio
 from wharfie.runtime.cli.flags import Flags, size_bytes
 from wharfie.runtime.cli.main import write_log
 from wharfie.runtime.cli.store import Record, Store, now, start_time
-from wharfie.runtime.linux.cgroups import is_scope
 from wharfie.runtime.linux.engine import LinuxEngine, cgroup_path
 from wharfie.spec.runtime import (
     CPU,
@@ -36,6 +35,7 @@ from wharfie.spec.runtime import (
     decode_process,
     decode_spec,
 )
+from wharfie.spec.scope import is_scope
 
 
 def _one_id(args: list[str], command: str) -> str:
