@@ -40,7 +40,11 @@ class Channel:
         else:
             self.sock.send(kind + payload)
 
-    def send_mounts(self, fds: Sequence[int]) -> None:
+    def send_mounts(self, fds: Sequence[int], *, more: bool = False) -> None:
+        """Parent: `more` will follow in another call."""
+        if more:
+            self.send(MORE, b"", fds)
+            return
         while len(fds) > _MAX_FDS:
             self.send(MORE, b"", fds[:_MAX_FDS])
             fds = fds[_MAX_FDS:]

@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable
 
 from wharfie.fsutil.beneath import mkdirs_in_root
 from wharfie.linux import mountapi as k
@@ -45,13 +46,24 @@ def init(
     preserve_fds: int = 0,
     gate: socket.socket | None = None,
     init_fd: int | None = None,
+    join: Callable[[int], None] | None = None,
 ) -> None:
     """The container's first process. `cgroup_names`: hierarchies the parent sends views of; `gate`: a listening socket to wait at for the
     start, else the channel itself. Ends in execve or _exit.
     """
     step = _Step()
     try:
-        _run(plan, channel, stdio, cgroup_names, preserve_fds=preserve_fds, gate=gate, init_fd=init_fd, step=step)
+        _run(
+            plan,
+            channel,
+            stdio,
+            cgroup_names,
+            preserve_fds=preserve_fds,
+            gate=gate,
+            init_fd=init_fd,
+            join=join,
+            step=step,
+        )
     except BaseException as e:
         try:
             channel.send(ch.ERROR, ch.encode_error(e, step.name))
@@ -78,6 +90,7 @@ def _run(
     preserve_fds: int,
     gate: socket.socket | None,
     init_fd: int | None,
+    join: Callable[[int], None] | None,
     step: _Step,
 ) -> None:
     step.name = "set up process"
@@ -99,14 +112,12 @@ def _run(
             process.join_session_keyring(f"_ses.{plan.container_id}")
         except OSError:
             pass  # no keyrings in this kernel, or a filter around us: there is nothing to hide then
-    fds: list[int] = []
-    while True:
-        kind, _, some = channel.receive()
-        fds += some
-        if kind == ch.MOUNTS:
-            break
-        if kind != ch.MORE:
-            raise ConnectionAbortedError(103, "wait for mounts: the runtime went away")
+    if join is not None:
+        step.name = "join cgroup"
+        join(0)
+    step.name = "mount"
+    fds = _Descriptors(channel)
+    fds.take(2)
     if plan.user_namespace:
         process.set_ids(0, 0, [])
         process.prctl(process.PR_SET_DUMPABLE, 0)  # a change of ids resets it to fs.suid_dumpable
@@ -116,7 +127,6 @@ def _run(
         ns.sethostname(plan.spec.hostname)
     if plan.spec.domainname:
         ns.setdomainname(plan.spec.domainname)
-    step.name = "mount"
     mounter, dev_fd, null_fd = _mount(plan, fds, cgroup_names)
     _make_cwd(plan, mounter)
     step.name = "set sysctls"
@@ -178,19 +188,50 @@ def _state(plan: Plan, status: str) -> State:
     )
 
 
-def _mount(plan: Plan, fds: list[int], cgroup_names: list[str]) -> tuple[Mounter, int, int]:
+class _Descriptors:
+    """What the parent makes, in order, as it comes."""
+
+    def __init__(self, channel: ch.Channel) -> None:
+        self._channel = channel
+        self._fds: list[int] = []
+        self._whole = False
+
+    def take(self, count: int) -> list[int]:
+        """The first `count`, which stay; `drop` them once they are used."""
+        while len(self._fds) < count and not self._whole:
+            self._receive()
+        return self._fds[:count]
+
+    def drop(self, count: int) -> None:
+        del self._fds[:count]
+
+    def finish(self) -> None:
+        while not self._whole:
+            self._receive()
+
+    def _receive(self) -> None:
+        kind, _, some = self._channel.receive()
+        if kind not in (ch.MOUNTS, ch.MORE):
+            raise ConnectionAbortedError(103, "wait for mounts: the runtime went away")
+        self._fds += some
+        self._whole = kind == ch.MOUNTS
+
+
+def _mount(plan: Plan, fds: _Descriptors, cgroup_names: list[str]) -> tuple[Mounter, int, int]:
     """Attach root and mounts. The mount namespace is ours alone: nothing of it goes back to the host."""
     k.mount("", "/", "", k.MS_REC | k.MS_SLAVE)
-    root_fd, dev_fd = fds[0], fds[1]
+    root_fd, dev_fd = fds.take(2)
+    fds.drop(2)
     if not any(m.kind == DEV for m in plan.mounts):
         k.move_mount(os.dup(dev_fd), "/")  # anywhere: it goes with the old root, clones of its nodes stay
     k.move_mount(root_fd, "/")
     mounter = Mounter(plan, root_fd, cgroup_names)
-    position = 2
     for m in plan.mounts:
         count = fd_count(m, cgroup_names)
-        mounter.attach(m, [os.dup(dev_fd)] if m.kind == DEV else fds[position : position + count])
-        position += count
+        ours = fds.take(count)
+        fds.drop(count)
+        mounter.attach(m, [os.dup(dev_fd)] if m.kind == DEV else ours)
+    fds.finish()
     null_fd = openat2(dev_fd, "null", O_PATH)
     return mounter, dev_fd, null_fd
 

@@ -32,11 +32,12 @@ from wharfie.runtime import Started, Stats, Stdio
 from wharfie.runtime.linux import channel as ch
 from wharfie.runtime.linux import child, hooks, init_program, notify
 from wharfie.runtime.linux import exec as exec_
-from wharfie.runtime.linux.cgroups import Manager, is_scope, open_manager
+from wharfie.runtime.linux.cgroups import Manager, open_manager
 from wharfie.runtime.linux.plan import INIT_ANNOTATION, Plan, plan
 from wharfie.runtime.linux.prepare import prepare
 from wharfie.runtime.linux.process import plan_process
 from wharfie.spec.runtime import Process, Resources, Spec, State
+from wharfie.spec.scope import is_scope
 
 
 class LinuxEngine:
@@ -164,7 +165,11 @@ class LinuxEngine:
 
             def first() -> None:
                 names = [name for name, _ in views]
-                child.init(p, theirs, fds, names, preserve_fds=self.preserve_fds, gate=gate, init_fd=init_fd)
+                child.init(p, theirs, fds, names, preserve_fds=self.preserve_fds, gate=gate, init_fd=init_fd, join=join)
+
+            join = None
+            if birth_fd is None and self.cgroup.takes_itself and not joins:
+                join = self.cgroup.add
 
             time_offsets = spec.linux.time_offsets if spec.linux is not None else {}
             self.pid, self._pidfd = exec_.spawn(
@@ -179,7 +184,7 @@ class LinuxEngine:
             )
             theirs.close()
             made = birth_fd is not None or self.cgroup.exists()
-            mover = _Mover(self.cgroup, self.pid) if birth_fd is None else None
+            mover = _Mover(self.cgroup, self.pid) if birth_fd is None and join is None else None
             try:
                 try:
                     if mover is not None and not made:
@@ -220,8 +225,12 @@ class LinuxEngine:
         else:
             userns_fd = next((fd for fd, flag, _ in joins if flag == ns.CLONE_NEWUSER), None)
         set_oom_score(self.pid, p.process.oom_score_adj, self.warnings)
-        fds = prepare(p, rootfs, userns_fd, views, stack)
-        self._channel.send_mounts(fds)
+        channel = self._channel
+
+        def first(fds: list[int]) -> None:
+            channel.send_mounts(fds, more=True)  # it mounts what it can while we make the rest
+
+        channel.send_mounts(prepare(p, rootfs, userns_fd, views, stack, first=first))
 
     def _wait_created(self, p: Plan) -> int | None:
         assert self._channel is not None

@@ -13,7 +13,7 @@ assert sys.platform == "linux"  # type checkers of other platforms look no furth
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, Unsupported
@@ -36,10 +36,13 @@ def prepare(
     userns_fd: int | None,
     cgroup_dirs: Sequence[tuple[str, str]],
     stack: ExitStack,
+    *,
+    first: Callable[[list[int]], None] | None = None,
 ) -> list[int]:
     """Open everything, in the order the child takes it: root, dev, then `fd_count` for each mount.
 
-    `stack` closes the descriptors. `cgroup_dirs`: (name, host directory) in order; name "" alone for v2.
+    `stack` closes the descriptors. `cgroup_dirs`: (name, host directory) in order; name "" alone for v2. `first` gets
+    root and dev as soon as they are there, and they are not in the list then.
 
     Raises: OSError, InvalidArgument, Unsupported, FailedPrecondition.
     """
@@ -52,6 +55,9 @@ def prepare(
     dev_options = next((m for m in plan.mounts if m.kind == DEV), None)
     dev = keep(_dev(plan, dev_options, userns_fd))
     fds.append(dev)
+    if first is not None:
+        first(fds)
+        fds = []
     for m in plan.mounts:
         if m.kind == PARENT:
             fds.append(keep(_parent_mount(m, plan, userns_fd)))

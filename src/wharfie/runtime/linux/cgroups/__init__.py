@@ -16,10 +16,13 @@ from typing import Protocol
 from wharfie.runtime import Stats
 from wharfie.runtime.linux.cgroups.host import Host, read_host
 from wharfie.spec.runtime import Resources
+from wharfie.spec.scope import is_scope
 
 
 class Manager(Protocol):
     path: str
+    takes_itself: bool
+    """Whether a process may move itself by `add(0)`: it then spends the grace period beside its runtime."""
 
     def create(self) -> None:
         """Make the directories; systemd's scope comes with the first `add` instead. Raises OSError, AlreadyExists."""
@@ -48,11 +51,6 @@ class Manager(Protocol):
         """Kill what is left in it and remove it. Idempotent."""
 
 
-def is_scope(cgroups_path: str) -> bool:
-    """Whether a cgroupsPath is of the systemd driver's form, `slice:prefix:name`."""
-    return cgroups_path.count(":") == 2 and not cgroups_path.startswith("/")
-
-
 def open_manager(path: str, host: Host | None = None, resources: Resources | None = None) -> Manager:
     """The manager for a cgroup path: absolute below the hierarchies' roots, or `slice:prefix:name` for systemd's.
 
@@ -76,4 +74,4 @@ def open_manager(path: str, host: Host | None = None, resources: Resources | Non
     return NoCgroups(path)
 
 
-__all__ = ["Host", "Manager", "is_scope", "open_manager", "read_host"]
+__all__ = ["Host", "Manager", "open_manager", "read_host"]

@@ -13,6 +13,8 @@ from wharfie.spec.runtime import Resources
 
 
 class NoCgroups:
+    takes_itself = True
+
     def __init__(self, path: str) -> None:
         self.path = path
 

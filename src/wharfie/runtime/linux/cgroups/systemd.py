@@ -16,22 +16,20 @@ import sys
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import os
-import re
 import signal as signals
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from wharfie.errdefs import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable, Unsupported
+from wharfie.errdefs import AlreadyExists, FailedPrecondition, NotFound, Unavailable, Unsupported
 from wharfie.linux import dbus
 from wharfie.linux.dbus import Variant
-from wharfie.runtime.linux.cgroups import is_scope
 from wharfie.runtime.linux.cgroups.devices import rules
 from wharfie.runtime.linux.cgroups.host import Hierarchy, Host
 from wharfie.runtime.linux.cgroups.properties import Property, device_properties, majors, v1_properties, v2_properties
 from wharfie.runtime.linux.cgroups.v1 import V1
 from wharfie.runtime.linux.cgroups.v2 import V2
 from wharfie.spec.runtime import Resources
+from wharfie.spec.scope import Scope, read_scope
 
 PRIVATE = "/run/systemd/private"
 _BOOTED = "/run/systemd/system"
@@ -40,42 +38,6 @@ _OBJECT = "/org/freedesktop/systemd1"
 _MANAGER = "org.freedesktop.systemd1.Manager"
 _TIMEOUT_S = 30.0
 _NAMESAKE_S = 2.0
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+")
-_MAX_NAME = 255
-
-
-class Scope(NamedTuple):
-    """`path` is the cgroup of unit `name` below the hierarchies' roots."""
-
-    slice: str
-    name: str
-    path: str
-
-
-def read_scope(cgroups_path: str) -> Scope:
-    """`slice:prefix:name`; an empty slice is system.slice. Raises InvalidArgument."""
-    what = f"read cgroupsPath `{cgroups_path}`"
-    if not is_scope(cgroups_path):
-        raise InvalidArgument(f"{what}: the systemd driver takes slice:prefix:name")
-    parent, prefix, name = cgroups_path.split(":")
-    if not name or name.endswith(".slice"):
-        raise InvalidArgument(f"{what}: a container is a scope: give it a name that doesn't end in .slice")
-    unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
-    if not _UNIT.fullmatch(unit) or len(unit) > _MAX_NAME:
-        raise InvalidArgument(f"{what}: `{unit}` is no name for a unit")
-    parent = parent or "system.slice"
-    return Scope(parent, unit, f"{slice_path(parent)}/{unit}")
-
-
-def slice_path(name: str) -> str:
-    """`a-b.slice` -> `/a.slice/a-b.slice`; `-.slice` is the root, "". Raises InvalidArgument."""
-    if name == "-.slice":
-        return ""
-    stem = name.removesuffix(".slice")
-    parts = stem.split("-")
-    if stem == name or not all(parts) or not _UNIT.fullmatch(name) or len(name) > _MAX_NAME:
-        raise InvalidArgument(f"read slice `{name}`: not a slice unit's name", hint="for example machine.slice")
-    return "".join(f"/{'-'.join(parts[: n + 1])}.slice" for n in range(len(parts)))
 
 
 def check_host() -> None:
@@ -221,6 +183,8 @@ class SystemdV2(V2):
 
 class SystemdV1(V1):
     """V1 below a scope: systemd makes it in its own hierarchy and in those that it uses, we in the others."""
+
+    takes_itself = False
 
     def __init__(
         self, scope: Scope, hierarchies: Sequence[Hierarchy], unified: str, expected: Resources | None

@@ -38,6 +38,8 @@ _UNLIMITED = 1 << 62
 
 
 class V1:
+    takes_itself = True
+
     def __init__(self, path: str, hierarchies: Sequence[Hierarchy], unified: str) -> None:
         self.path = "/" + path.strip("/")
         self.hierarchies = hierarchies

@@ -22,6 +22,8 @@ from wharfie.spec.runtime import Resources
 
 
 class V2:
+    takes_itself = False
+
     def __init__(self, path: str, root: str) -> None:
         self.path = "/" + path.strip("/")
         self.root = root
