@@ -353,3 +353,30 @@ def test_user_namespace(tmp_path: Path, layer: Path) -> None:
             checkpoint.dump(r.engine, checkpoint.Request(f"{tmp_path}/images"))
         assert not (tmp_path / "images").exists()
         r.end(started)
+
+
+def test_containerd() -> None:
+    """containerd copies a task through our shim: paused, checkpointed into an image, resumed, restored beside it."""
+    need("containerd", "ctr")
+    from integration.test_shim_containerd import IMAGE, RUNTIME, Containerd
+
+    peer = Containerd()
+
+    def count(container_id: str) -> int:
+        done = peer.ctr("task", "exec", "--exec-id", os.urandom(4).hex(), container_id, "cat", "/n", check=False)
+        return int(done.stdout or 0)
+
+    try:
+        peer.ctr("run", "-d", "--runtime", RUNTIME, IMAGE, "first", "sh", "-c", COUNT % "/n")
+        until(lambda: count("first") > 5)
+        peer.ctr("c", "checkpoint", "--rw", "--task", "--image", "first", "localhost/checkpoint:1")
+        at = count("first")
+        until(lambda: count("first") > at)
+        peer.ctr("c", "restore", "--rw", "--live", "second", "localhost/checkpoint:1")
+        assert count("second") > 5
+        at = count("second")
+        until(lambda: count("second") > at)
+    finally:
+        for name in ("first", "second"):
+            peer.remove(name)
+        peer.close()

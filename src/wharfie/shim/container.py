@@ -11,9 +11,9 @@ import sys
 import time
 
 from wharfie import log
-from wharfie.errdefs import AlreadyExists, Conflict, FailedPrecondition, NotFound, WharfieError
+from wharfie.errdefs import AlreadyExists, Conflict, FailedPrecondition, NotFound, Unsupported, WharfieError
 from wharfie.fsutil import atomic
-from wharfie.shim.engines import make_engine
+from wharfie.shim.engines import make_engine, make_restored
 from wharfie.shim.loop import IN
 from wharfie.shim.process import Process, StdioEnds
 from wharfie.spec.pb import events
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from wharfie.mount import Mount
     from wharfie.runtime import Engine
+    from wharfie.runtime.linux.checkpoint import Request
     from wharfie.shim.loop import Loop
     from wharfie.spec.pb.codec import Message
 
@@ -68,16 +69,26 @@ class Container:
     # -- life
 
     def create(
-        self, process: Process, bundle: str, rootfs: Sequence[Mount], runtime: str, options: dict[str, str]
+        self,
+        process: Process,
+        bundle: str,
+        rootfs: Sequence[Mount],
+        runtime: str,
+        options: dict[str, str],
+        *,
+        checkpoint: Request | None = None,
     ) -> int:
-        """Everything but the user's program is ready after this. Returns the pid."""
+        """Everything but the user's program is ready after this. Returns the pid.
+
+        With a `checkpoint`, its processes are what `start` lets run.
+        """
         if self.init is not None:
             raise AlreadyExists(f"create container {self.container_id!r}: it exists")
         with open(f"{bundle}/config.json", "rb") as f:
             spec = decode_spec(f.read())
         if spec.process is not None:
             process.terminal = spec.process.terminal
-        engine = make_engine(runtime, options)
+        engine = make_restored(runtime, options, checkpoint) if checkpoint else make_engine(runtime, options)
         ends = StdioEnds(terminal=process.terminal, stdin=process.stdin_open)
         try:
             started = engine.create(self.container_id, bundle, spec, rootfs, ends.stdio)
@@ -255,6 +266,19 @@ class Container:
         self.engine.resume()
         init.status = RUNNING
         self.publish(events.TaskResumed(container_id=self.container_id))
+
+    def checkpoint(self, request: Request) -> None:
+        """Write a checkpoint; the processes end with it, unless it leaves them running."""
+        init = self.process("")
+        if init.status not in {RUNNING, PAUSED}:
+            raise Conflict(f"checkpoint container {self.container_id!r}: it is not running")
+        from wharfie.runtime.linux.checkpoint import dump
+        from wharfie.runtime.linux.engine import LinuxEngine
+
+        if not isinstance(self.engine, LinuxEngine):
+            raise Unsupported(f"checkpoint container {self.container_id!r}: its runtime is a program of others")
+        dump(self.engine, request)
+        self.publish(events.TaskCheckpointed(container_id=self.container_id, checkpoint=request.image_path))
 
     # -- end
 

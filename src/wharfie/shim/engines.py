@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import importlib
 
-from wharfie.errdefs import InvalidArgument
+from wharfie.errdefs import InvalidArgument, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wharfie.runtime import Engine
+    from wharfie.runtime.linux.checkpoint import Request
 
 OURS = "io.wharfie.linux.v1"
 ENGINES = {OURS: "wharfie.runtime.linux.engine:LinuxEngine"}
@@ -30,3 +31,12 @@ def make_engine(runtime: str, options: dict[str, str]) -> Engine:
         return engine
     external: Engine = factory(runtime, **{known[k]: v for k, v in options.items()})
     return external
+
+
+def make_restored(runtime: str, options: dict[str, str], request: Request) -> Engine:
+    """An engine whose container begins with a checkpoint's processes. Raises Unsupported for other runtimes."""
+    if (runtime or OURS) != OURS or options.get("no_pivot") == "true" or options.get("systemd_cgroup") == "true":
+        raise Unsupported(f"restore with runtime {runtime or OURS!r}: only {OURS} does, with cgroupfs and pivot_root")
+    from wharfie.runtime.linux.restore import RestoredEngine
+
+    return RestoredEngine(request, no_new_keyring=options.get("no_new_keyring") == "true")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wharfie.rpc.server import Call
+    from wharfie.runtime.linux import checkpoint as checkpoints
     from wharfie.shim.container import Container
     from wharfie.spec.pb.codec import Message
 
@@ -67,15 +68,14 @@ class TaskService:
                 call.reply(answer)
 
     def create(self, request: task.CreateTaskRequest, call: Call) -> Message:
-        if request.checkpoint:
-            raise Unsupported("create task: checkpoints cannot be restored yet")
         container = self.container
         process, self.prepared = self.prepared, None
         if process is None:
             process = self._process("", request)
-        runtime, options = self._runtime, dict(self._options)
+        runtime, options, criu = self._runtime, dict(self._options), ""
         if request.options is not None and request.options.type_url.endswith("containerd.runc.v1.Options"):
             runc = task.RuncOptions.decode(request.options.value)
+            criu = runc.criu_path
             if runc.binary_name:
                 runtime = runc.binary_name
             if runc.root:
@@ -89,7 +89,8 @@ class TaskService:
                     options[name] = "true"
         mounts = [Mount(m.type, m.source, m.target, tuple(m.options)) for m in request.rootfs]
         try:
-            pid = container.create(process, request.bundle, mounts, runtime, options)
+            checkpoint = self._restored(request, criu) if request.checkpoint else None
+            pid = container.create(process, request.bundle, mounts, runtime, options, checkpoint=checkpoint)
         except BaseException:
             process.close()
             raise
@@ -193,8 +194,44 @@ class TaskService:
         init = self.container.init
         return task.ConnectResponse(shim_pid=os.getpid(), task_pid=init.pid if init else 0, version="v2")
 
+    @staticmethod
+    def _restored(request: task.CreateTaskRequest, criu: str) -> checkpoints.Request:
+        from wharfie.runtime.linux.checkpoint import Request
+
+        # Its connections come back where the checkpoint has some; criu's log stays with the bundle.
+        return Request(
+            request.checkpoint,
+            work_path=f"{request.bundle}/criu",
+            program=criu,
+            tcp_established=True,
+            ext_unix_sk=True,
+            file_locks=True,
+        )
+
     def checkpoint(self, request: task.CheckpointTaskRequest, call: Call) -> Message:
-        raise Unsupported("checkpoint task: not supported yet")
+        from wharfie.runtime.linux.checkpoint import Request
+
+        given = task.RuncCheckpointOptions()
+        if request.options is not None and request.options.value:
+            if not request.options.type_url.endswith("containerd.runc.v1.CheckpointOptions"):
+                raise Unsupported(f"checkpoint task: options of type {request.options.type_url!r}")
+            given = task.RuncCheckpointOptions.decode(request.options.value)
+        if unknown := sorted(set(given.empty_namespaces) - {"network"}):
+            raise Unsupported(f"checkpoint task: namespace {unknown[0]!r} cannot be left out")
+        self.container.checkpoint(
+            Request(
+                request.path,
+                work_path=given.work_path or f"{self.container.bundle}/criu",
+                leave_running=not given.exit,
+                tcp_established=given.open_tcp,
+                ext_unix_sk=given.external_unix_sockets,
+                shell_job=given.terminal,
+                file_locks=given.file_locks,
+                empty_network="network" in given.empty_namespaces,
+                cgroup_mode=given.cgroups_mode or "soft",
+            )
+        )
+        return Empty()
 
     def shutdown(self, request: task.ShutdownRequest, call: Call) -> Message:
         init = self.container.init

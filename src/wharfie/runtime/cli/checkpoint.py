@@ -56,7 +56,7 @@ def checkpoint(flags: Flags, own: Flags, args: list[str]) -> int:
     request = _request(flags, own)
     store = Store(flags.text("root"))
     engine, _, status = open_engine(store, container_id)
-    if status != "running":
+    if status not in {"running", "paused"}:
         raise FailedPrecondition(f"checkpoint container `{container_id}`: it is {status}, not running")
     checkpoints.dump(engine, request)
     if not request.leave_running:

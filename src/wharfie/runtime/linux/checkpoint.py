@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from wharfie.errdefs import FailedPrecondition, PermissionDenied, Unsupported
+from wharfie.errdefs import FailedPrecondition, InvalidArgument, PermissionDenied, Unsupported
 from wharfie.fsutil.beneath import open_in_root
 from wharfie.linux.openat2 import O_PATH
 from wharfie.runtime.linux import criu
@@ -101,6 +101,8 @@ def dump(engine: LinuxEngine, request: Request) -> None:
     what = f"checkpoint container `{p.container_id}`"
     program = criu.find(request.program)
     refuse(p, what)
+    if request.cgroup_mode not in CGROUP_MODES:
+        raise InvalidArgument(f"{what}: cgroup mode `{request.cgroup_mode}`: soft, full, strict or ignore")
     if not engine.pid:
         raise FailedPrecondition(f"{what}: it is not running")
     with ExitStack() as stack:

@@ -64,7 +64,9 @@ class RestoredEngine(LinuxEngine):
                 f"{what}: --manage-cgroups-mode {request.cgroup_mode} is not supported",
                 hint="limits come from config.json: use soft",
             )
-        cgroup = open_manager(cgroup_path(spec, container_id))
+        cgroup = open_manager(
+            cgroup_path(spec, container_id), resources=spec.linux.resources if spec.linux is not None else None
+        )
         with ExitStack() as stack:
             images, work = checkpoint.directories(request, stack, make=False)
             streams = _streams(images)

@@ -91,6 +91,12 @@ class TaskResumed(Message):
     FIELDS = _CONTAINER
 
 
+class TaskCheckpointed(Message):
+    container_id: str = ""
+    checkpoint: str = ""
+    FIELDS = {**_CONTAINER, 2: ("checkpoint", STRING)}
+
+
 TOPICS: dict[type[Message], str] = {
     TaskCreate: "/tasks/create",
     TaskStart: "/tasks/start",
@@ -101,6 +107,7 @@ TOPICS: dict[type[Message], str] = {
     TaskExecStarted: "/tasks/exec-started",
     TaskPaused: "/tasks/paused",
     TaskResumed: "/tasks/resumed",
+    TaskCheckpointed: "/tasks/checkpointed",
 }
 
 

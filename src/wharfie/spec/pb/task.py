@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wharfie.spec.pb.base import Any, Mount, ProcessInfo, Timestamp
-from wharfie.spec.pb.codec import BOOL, STRING, STRING_MAP, UINT, Message, Repeated
+from wharfie.spec.pb.codec import BOOL, STRING, STRING_MAP, STRINGS, UINT, Message, Repeated
 
 SERVICE = "containerd.task.v2.Task"
 _ID = {1: ("id", STRING)}
@@ -127,6 +127,25 @@ class CheckpointTaskRequest(Message):
     path: str = ""
     options: Any | None = None
     FIELDS = {1: ("id", STRING), 2: ("path", STRING), 3: ("options", Any)}
+
+
+class RuncCheckpointOptions(Message):
+    """containerd.runc.v1.CheckpointOptions."""
+
+    exit: bool = False
+    open_tcp: bool = False
+    external_unix_sockets: bool = False
+    terminal: bool = False
+    file_locks: bool = False
+    empty_namespaces: Sequence[str] = ()
+    cgroups_mode: str = ""
+    image_path: str = ""
+    work_path: str = ""
+    FIELDS = {
+        1: ("exit", BOOL), 2: ("open_tcp", BOOL), 3: ("external_unix_sockets", BOOL), 4: ("terminal", BOOL),
+        5: ("file_locks", BOOL), 6: ("empty_namespaces", STRINGS), 7: ("cgroups_mode", STRING),
+        8: ("image_path", STRING), 9: ("work_path", STRING),
+    }  # fmt: skip
 
 
 class UpdateTaskRequest(Message):
