@@ -50,7 +50,7 @@ def test_sizes() -> None:
         (["nope"], "unknown command"),
         (["state", "../x"], "container id"),
         (["state", "not-there"], "does not exist"),
-        (["checkpoint", "x"], "not supported yet"),
+        (["checkpoint", "--pre-dump", "x"], "whole and on disk"),
         (["--systemd-cgroup", "create", "x"], "systemd driver"),
         (["create", "--bundle", "/nowhere", "x"], "config.json"),
     ],
