@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from conftest import need
-from harness.runtime import OCI, Rig, busybox_layer, open_rig
-from wharfie.errdefs import PermissionDenied, Unsupported
+from harness.runtime import BASE, OCI, Rig, busybox_layer, open_rig
+from wharfie.errdefs import PermissionDenied
 from wharfie.oci.seccomp import default_profile
 from wharfie.runtime import Stdio
 from wharfie.runtime.linux import checkpoint
@@ -41,9 +41,9 @@ def layer() -> Iterator[Path]:
         yield root
 
 
-@pytest.fixture
-def rig(tmp_path: Path, layer: Path) -> Iterator[Rig]:
-    with open_rig("linux", tmp_path, layer) as r:
+@pytest.fixture(params=["linux", "linux-userns"])
+def rig(request: pytest.FixtureRequest, tmp_path: Path, layer: Path) -> Iterator[Rig]:
+    with open_rig(request.param, tmp_path, layer) as r:
         yield r
 
 
@@ -221,15 +221,17 @@ def test_terminal(cli: Cli, bundle: Path) -> None:
 
 def test_overlay_and_joined_network(rig: Rig, tmp_path: Path) -> None:
     """As the engine runs images: a detached overlay for a root, somebody else's network namespace, pipes."""
-    holder = subprocess.Popen(["unshare", "--net", "sleep", "100"])
+    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up; exec sleep 100"])
     try:
-        until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"))
+        until(lambda: b"sleep" in Path(f"/proc/{holder.pid}/cmdline").read_bytes()[:6])
         spec = rig.spec("sh", "-c", "i=0; while read l; do i=$((i+1)); echo $i >/n; echo $i $l; done")
         assert spec.linux
         network = next(n for n in spec.linux.namespaces if n.type == "network")
         network.path = f"/proc/{holder.pid}/ns/net"
         first = Piped(rig, spec)
         first.say(b"a\n", b"1 a\n")
+        lines = Path(f"/proc/{first.started.pid}/mountinfo").read_text().splitlines()
+        before = {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
         request = checkpoint.Request(f"{tmp_path}/images")
         checkpoint.dump(rig.engine, request)
         assert rig.reap(first.started) == -9
@@ -242,6 +244,12 @@ def test_overlay_and_joined_network(rig: Rig, tmp_path: Path) -> None:
         assert (tmp_path / "upper/n").read_text() == "2\n"
         assert os.readlink(f"/proc/{second.started.pid}/ns/net") == os.readlink(f"/proc/{holder.pid}/ns/net")
         assert rig.exec("cat", "/n") == (0, "2\n")
+        uid_map = Path(f"/proc/{second.started.pid}/uid_map").read_text().split()
+        assert uid_map == (["0", str(BASE), "65536"] if rig.userns else ["0", "0", "4294967295"])
+        lines = Path(f"/proc/{second.started.pid}/mountinfo").read_text().splitlines()
+        after = {line.split()[4]: set(line.split()[5].split(",")) for line in lines}
+        assert after == before, "a mount is missing, or weaker than it was"
+        assert rig.exec("sh", "-c", "echo x >/dev/null; stat -c %u /n /dev/null") == (0, "0\n0\n")
         os.close(second.stdin)
         assert rig.reap(second.started) == 0, "end of file came through the new pipe"
         second.stdin = -1
@@ -344,15 +352,6 @@ def test_refusals(cli: Cli, bundle: Path, rig: Rig) -> None:
     assert "empty-image" in text
     assert not (bundle / "state" / f"{cli.id}-2").exists()
     assert cli.state()["status"] == "running"
-
-
-def test_user_namespace(tmp_path: Path, layer: Path) -> None:
-    with open_rig("linux-userns", tmp_path, layer) as r:
-        started = r.sleeping()
-        with pytest.raises(Unsupported, match="id-mapped"):
-            checkpoint.dump(r.engine, checkpoint.Request(f"{tmp_path}/images"))
-        assert not (tmp_path / "images").exists()
-        r.end(started)
 
 
 def test_containerd() -> None:

@@ -2,7 +2,7 @@
 """Checkpoint: the processes of a container, written to a directory of images by criu.
 
 What a container got from outside is written as a name, and given again by whoever restores: mounts that the parent
-made (named by their destination in config.json), joined network and pid namespaces, and standard streams
+made (named by their destination in config.json), joined namespaces, and standard streams
 (`descriptors.json`, as runc writes it). So no path of the host is in a checkpoint, and none is taken from one.
 
 criu restores whatever the images say, with root's powers: a checkpoint is as trusted as the root user. Hence
@@ -25,14 +25,16 @@ import msgspec
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, PermissionDenied, Unsupported
 from wharfie.fsutil.beneath import open_in_root
+from wharfie.linux import namespaces as ns
 from wharfie.linux.openat2 import O_PATH
 from wharfie.runtime.linux import criu
 from wharfie.runtime.linux.engine import LinuxEngine
-from wharfie.runtime.linux.plan import CGROUP, PARENT, MountPlan, Plan
+from wharfie.runtime.linux.plan import CGROUP, DEV, PARENT, MountPlan, Plan
 from wharfie.spec.pb.criu import CGROUP_MODES, DUMP, Options
 
-NETWORK, PID = "extRootNetNS", "extRootPidNS"
-"""Names of joined namespaces in a checkpoint; runc uses the same."""
+_FILES = {"network": "net", "ipc": "ipc", "uts": "uts"}
+ENTERED = frozenset(_FILES)
+"""Joined namespaces that criu is put into: it takes them for its own, and leaves them out."""
 DESCRIPTORS = "descriptors.json"
 _PTS = 136
 """Major number of terminals: criu has ways of its own for them."""
@@ -117,11 +119,17 @@ def dump(engine: LinuxEngine, request: Request) -> None:
             pid=engine.pid,
             leave_running=request.leave_running,
             root=f"/proc/{engine.pid}/root",
-            external=[*_mounts(engine.pid, p, [name for name, _ in views]), *_joined(engine.pid, p), *outside],
+            external=[*_mounts(engine.pid, p, [name for name, _ in views]), *outside],
             freeze_cgroup=next((path for name, path in views if name in {"", "freezer"}), ""),
             cgroup_mode=CGROUP_MODES[request.cgroup_mode],
         )
-        child = criu.Criu(program, (images, work))
+        entered = open_entered(p, stack, pid=engine.pid)
+
+        def ready() -> None:
+            os.umask(0o077)
+            enter(entered)
+
+        child = criu.Criu(program, (images, work), ready)
         stack.callback(child.close)
         answer = None
         try:
@@ -171,20 +179,39 @@ def options_of(request: Request, p: Plan) -> Options:
 def refuse(p: Plan, what: str) -> None:
     """Raises Unsupported for containers that criu cannot take."""
     for kind, path in p.joins:
-        if kind not in {"network", "pid"}:
+        if kind not in ENTERED:
             raise Unsupported(f"{what}: it joined the {kind} namespace `{path}`, which criu cannot give back")
-    if p.user_namespace:
-        raise Unsupported(
-            f"{what}: it has a user namespace, and criu cannot restore id-mapped mounts",
-            hint="run it with --userns=host to checkpoint it",
-        )
 
 
-def labels(mounts: Sequence[MountPlan], cgroup_names: Sequence[str]) -> list[str]:
-    """Destinations of the mounts that the parent makes, in the order of `prepare`'s descriptors (/dev left out)."""
+def open_entered(p: Plan, stack: ExitStack, pid: int = 0) -> list[tuple[int, int]]:
+    """(descriptor, flag) of namespaces that criu works in: by config.json, or those that `pid` is in."""
+    found = []
+    for kind, path in p.joins:
+        if kind in ENTERED:
+            if pid:
+                path = f"/proc/{pid}/ns/{_FILES[kind]}"
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as e:
+                raise FailedPrecondition(f"join {kind} namespace `{path}`: {e.strerror}") from e
+            stack.callback(os.close, fd)
+            found.append((fd, ns.FLAGS[kind]))
+    return found
+
+
+def enter(namespaces: Sequence[tuple[int, int]]) -> None:
+    for fd, flag in namespaces:
+        ns.setns(fd, flag)
+
+
+def labels(mounts: Sequence[MountPlan], cgroup_names: Sequence[str], *, dev: bool) -> list[str]:
+    """Destinations of the mounts that come from outside, in the order of `prepare`'s descriptors.
+
+    `dev`: /dev is one of them. In a user namespace criu could not make the nodes again.
+    """
     found = []
     for m in mounts:
-        if m.kind == PARENT:
+        if m.kind == PARENT or (m.kind == DEV and dev):
             found.append(m.destination)
         elif m.kind == CGROUP:
             found.append(m.destination)
@@ -198,21 +225,12 @@ def _mounts(pid: int, p: Plan, cgroup_names: Sequence[str]) -> list[str]:
     found = []
     root = os.open(f"/proc/{pid}/root", O_PATH | os.O_CLOEXEC)
     try:
-        for label in labels(p.mounts, cgroup_names):
+        for label in labels(p.mounts, cgroup_names, dev=p.user_namespace):
             fd = open_in_root(root, label, O_PATH)
             found.append(f"mnt[{os.readlink(f'/proc/self/fd/{fd}')}]:{label}")
             os.close(fd)
     finally:
         os.close(root)
-    return found
-
-
-def _joined(pid: int, p: Plan) -> list[str]:
-    names = {"network": ("net", NETWORK), "pid": ("pid", PID)}
-    found = []
-    for kind, _ in p.joins:
-        proc, label = names[kind]
-        found.append(f"{proc}[{os.stat(f'/proc/{pid}/ns/{proc}').st_ino}]:{label}")
     return found
 
 

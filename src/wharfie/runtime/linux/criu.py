@@ -126,6 +126,8 @@ def failure(what: str, work_fd: int, log: str, answer: Response | None) -> Wharf
     """The reason that criu's log gives, in its words."""
     version, errors = _read_log(work_fd, log)
     text = "; ".join(errors[:2]) or (answer.message if answer is not None else "") or "it gave no reason"
+    if any("kerndat_tcp_repair" in e for e in errors):
+        return FailedPrecondition(f"{what}: criu {version}: {text}", hint="bring `lo` up in its network namespace")
     if any("initializing kerndat" in e or "Could not initialize kernel features" in e for e in errors):
         return Unsupported(f"{what}: criu {version} does not know this kernel: {text}", hint="install a newer criu")
     return FailedPrecondition(f"{what}: criu {version}: {text}", hint=f"see {log} in the work directory")

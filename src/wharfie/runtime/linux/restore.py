@@ -15,16 +15,18 @@ assert sys.platform == "linux"  # type checkers of other platforms look no furth
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import msgspec
 
 from wharfie.errdefs import DataLoss, FailedPrecondition, Unsupported, WharfieError
+from wharfie.fsutil.beneath import create_file_in_root, mkdirs_in_root
 from wharfie.linux import mountapi as k
 from wharfie.linux import namespaces as ns
 from wharfie.linux import process
 from wharfie.mount import Mount
+from wharfie.mount.detached import set_idmap
 from wharfie.runtime import Started, Stdio
 from wharfie.runtime.linux import checkpoint, criu, hooks
 from wharfie.runtime.linux.cgroups import Manager, open_manager
@@ -73,11 +75,13 @@ class RestoredEngine(LinuxEngine):
             undo = stack.enter_context(ExitStack())
             undo.callback(cgroup.delete)
             cgroup.create()
+            if p.user_namespace:
+                images = _for_container(images, p, stack)
             job = _Job(p, cgroup, self.warnings, images, os.dup(work))
             undo.callback(job.close)
             try:
                 mounts = _mounts(p, rootfs, cgroup.views(), stack)
-                inherit = [*_stream_fds(streams, stdio, stack), *_joined(p, stack)]
+                inherit = _stream_fds(streams, stdio, stack)
                 started = job.run(checkpoint.options_of(request, p), program, mounts, inherit)
             except OSError as e:
                 text = f"{e.strerror or e}" + (f": `{e.filename}`" if e.filename is not None else "")
@@ -123,6 +127,25 @@ def _streams(images: int) -> list[str]:
     return [name if _STREAM.match(name) else "" for name in names[:3]]
 
 
+def _for_container(images: int, p: Plan, stack: ExitStack) -> int:
+    """The image directory with its files belonging to container root, as whom criu reads most of them.
+
+    It reads the time namespace's before the id maps are there, as nobody: so that one file is open to all meanwhile.
+    """
+    for name in os.listdir(images):
+        os.chmod(name, 0o644 if name == "timens-0.img" else 0o600, dir_fd=images)
+    os.fchmod(images, 0o711)
+    stack.callback(os.fchmod, images, 0o700)
+    userns = ns.create_userns(p.uid_map, p.gid_map)
+    try:
+        fd = k.open_tree("", k.OPEN_TREE_CLONE, dir_fd=images)
+        stack.callback(os.close, fd)
+        set_idmap(fd, userns, "checkpoint directory")
+    finally:
+        os.close(userns)
+    return fd
+
+
 class _Job:
     """One restore: a criu at work, its log, what it handed over."""
 
@@ -143,10 +166,13 @@ class _Job:
             stack.callback(os.close, r)
             waiting = stack.enter_context(ExitStack())
             waiting.callback(os.close, w)
+            entered = checkpoint.open_entered(p, stack)
 
             def ready() -> None:
                 os.close(w)
                 os.read(r, 1)
+                checkpoint.enter(entered)
+                _make_mount_points(p, dict(mounts))
                 _attach([fd for _, fd in mounts])
                 if p.cgroup_namespace:
                     ns.unshare(ns.CLONE_NEWCGROUP)  # criu leaves cgroups alone: what it restores is born into this one
@@ -226,23 +252,47 @@ def _mounts(
 ) -> list[tuple[str, int]]:
     """(label, descriptor) of what the parent makes: the root first, without a label; /dev is criu's."""
     names = [name for name, _ in views]
-    root, _, *rest = prepare(p, rootfs, None, views, stack)
+    userns = None
+    if p.user_namespace:
+        userns = ns.create_userns(p.uid_map, p.gid_map)
+        stack.callback(os.close, userns)
+    root, _, *rest = prepare(p, rootfs, userns, views, stack)
     found = [("", root)]
     for m in p.mounts:
-        if m.kind == DEV:
-            del rest[:1]
-            continue
-        labels = checkpoint.labels([m], names)
+        labels = checkpoint.labels([m], names, dev=p.user_namespace)
         found += zip(labels, rest, strict=False)
-        del rest[: len(labels)]
+        del rest[: max(len(labels), m.kind == DEV)]
     return found
+
+
+def _make_mount_points(p: Plan, fds: Mapping[str, int]) -> None:
+    """In criu's process: where a mount of config.json goes, on the root and on a /dev of ours. The rest criu has."""
+    if p.user_namespace:
+        process.setfsgid(ns.host_id(p.gid_map, 0) or 0)
+        process.setfsuid(ns.host_id(p.uid_map, 0) or 0)
+    outer: list[str] = []
+    for m in p.mounts:
+        under = next((o for o in outer if m.destination.startswith(o + "/")), "")
+        outer.append(m.destination)
+        if under and (under != "/dev" or under not in fds):
+            continue
+        base, path = fds[under], m.destination[len(under) :]
+        if m.destination in fds and not stat.S_ISDIR(os.fstat(fds[m.destination]).st_mode):
+            os.close(create_file_in_root(base, path))
+        else:
+            os.close(mkdirs_in_root(base, path))
+    if p.process.terminal and "/dev" in fds:
+        os.close(create_file_in_root(fds["/dev"], "console"))
+    if p.user_namespace:
+        process.setfsuid(0)
+        process.setfsgid(0)
 
 
 def _attach(fds: Sequence[int]) -> None:
     """In criu's process: a mount namespace of its own with descriptor n at `_STAGE`/n."""
     ns.unshare(ns.CLONE_NEWNS)
     k.mount("", "/", "", k.MS_REC | k.MS_PRIVATE)
-    k.mount("tmpfs", _STAGE, "tmpfs", 0, "mode=0700")
+    k.mount("tmpfs", _STAGE, "tmpfs", 0, "mode=1777")
     for n, fd in enumerate(fds):
         target = f"{_STAGE}/{n}"
         if stat.S_ISDIR(os.fstat(fd).st_mode):
@@ -269,16 +319,3 @@ def _stream_fds(streams: Sequence[str], stdio: Stdio, stack: ExitStack) -> list[
         stack.callback(os.close, copy)
         found[name] = InheritFd(key=name, fd=copy)
     return list(found.values())
-
-
-def _joined(p: Plan, stack: ExitStack) -> list[InheritFd]:
-    names = {"network": checkpoint.NETWORK, "pid": checkpoint.PID}
-    found = []
-    for kind, path in p.joins:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as e:
-            raise FailedPrecondition(f"join {kind} namespace `{path}`: {e.strerror}") from e
-        stack.callback(os.close, fd)
-        found.append(InheritFd(key=names[kind], fd=fd))
-    return found
