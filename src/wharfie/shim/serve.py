@@ -21,6 +21,7 @@ from wharfie.shim.process import Process, StdioURIs
 from wharfie.shim.service import TaskService
 from wharfie.shim.streams import Streams
 from wharfie.tasks.private import PROTOCOL, attach_request
+from wharfie.tasks.sockets import PRIVATE, TTRPC
 
 if sys.platform == "win32":
     raise ImportError("a shim is a Linux process")
@@ -128,10 +129,11 @@ def serve(args: bytes, fds: Sequence[int]) -> None:
         TtrpcPublisher(loop, document["events"], document["namespace"]) if document.get("events") else NoPublisher()
     )
     container = Container(loop, document["namespace"], document["id"], publisher.publish, exit_file=True)
+    container.exit_durable = document["exit_durable"]
 
     def finish() -> None:
         """Gone for the daemon; clients that are slow to read still get what is theirs."""
-        shutil.rmtree(run_directory, ignore_errors=True)
+        _remove_run_directory(run_directory)
         _linger(loop, container)
 
     log = document["log"]
@@ -166,6 +168,19 @@ def serve(args: bytes, fds: Sequence[int]) -> None:
     server.serve_private(private_first, ops)
     loop.run()
     publisher.settle(1.0)
+
+
+def _remove_run_directory(path: str) -> None:
+    """Flat as a rule, and then without looking into it."""
+    for name in ("shim.json", "shim.log", "bundle", TTRPC, PRIVATE):
+        try:
+            os.unlink(f"{path}/{name}")
+        except FileNotFoundError:
+            continue
+    try:
+        os.rmdir(path)
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _linger(loop: Loop, container: Container) -> None:

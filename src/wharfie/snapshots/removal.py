@@ -66,15 +66,24 @@ if sys.platform != "win32":
         os.rmdir(name, dir_fd=parent)
 
     def _unlink_files(fd: int) -> list[str]:
-        """Unlink what is no directory; names of the directories."""
+        """Unlink what is no directory, and empty directories; names of the others."""
         found = []
         with os.scandir(fd) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    found.append(entry.name)
-                else:
+                if not entry.is_dir(follow_symlinks=False):
                     os.unlink(entry.name, dir_fd=fd)
+                elif not _removed(entry.name, fd):
+                    found.append(entry.name)
         return found
+
+    def _removed(name: str, fd: int) -> bool:
+        try:
+            os.rmdir(name, dir_fd=fd)
+        except OSError as e:
+            if e.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
 
 
 def measure(path: str) -> Usage:

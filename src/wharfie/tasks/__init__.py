@@ -87,7 +87,8 @@ class CreateRequest(NamedTuple):
 
     `runtime`: "io.wharfie.linux.v1" (ours), "io.containerd.runc.v2", or the path or name of an OCI runtime (crun).
     Our shim writes `<bundle>/exit.json` at exit (decisions 3): {"exit_status":0,"exited_at_s":…,"oom":false,"pid":…}.
-    `attach`: client sockets parked before start.
+    `attach`: client sockets parked before start. `exit_durable`: the exit record is synced to the disk before the exit
+    is told; without, it outlives every process, but not a power cut.
     """
 
     namespace: str
@@ -101,6 +102,7 @@ class CreateRequest(NamedTuple):
     runtime_options: dict[str, str] = {}  # noqa: RUF012
     attach: Sequence[AttachRequest] = ()
     stdin_once: bool = False
+    exit_durable: bool = True
 
 
 class Task(Protocol):

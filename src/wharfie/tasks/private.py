@@ -68,4 +68,5 @@ def shim_document(request: CreateRequest, run: str) -> dict[str, object]:
         "runtime": request.runtime,
         "runtime_options": request.runtime_options,
         "attach": [attach_document(a) for a in request.attach],
+        "exit_durable": request.exit_durable,
     }

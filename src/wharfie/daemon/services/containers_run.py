@@ -98,6 +98,7 @@ class Runner:
                 runtime=self._runtime(document.runtime),
                 attach=attach,
                 stdin_once=document.config.stdin_once,
+                exit_durable=not container.summary.auto_remove,  # after a power cut it is only removed
             )
             if call is not None:
                 call.phase("prepare")

@@ -11,10 +11,10 @@ import sys
 
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
+import _signal  # type: ignore[import-not-found]
 import errno
 import fcntl
 import os
-import signal
 from collections.abc import Callable, Iterable
 
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
@@ -95,13 +95,14 @@ def forbid_imports() -> None:
 
 def reset_signals() -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and whoever started us may ignore more: execve would pass that on."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) == signal.SIG_IGN:
+    # Numbers, not the names of `signal`: an enum member for each of 64 would cost a quarter of a millisecond.
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
             try:
-                signal.signal(number, signal.SIG_DFL)
+                _signal.signal(number, _signal.SIG_DFL)
             except OSError:
                 continue  # SIGKILL and SIGSTOP can't be set
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def set_stdio(fds: tuple[int, int, int]) -> None:
