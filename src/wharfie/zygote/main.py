@@ -32,11 +32,7 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     enter_cgroup(sys.argv[2])
     state = sys.argv[3]
-    for module in preload_modules():
-        try:
-            importlib.import_module(module)
-        except Exception as e:  # the others can still be forked; this one says the same when it is asked for
-            log.line("warning", f"import {module}: {e}", entry="zygote")
+    _preload()
     if os.getpid() != os.getsid(0):
         os.setsid()
     os.umask(0o022)
@@ -68,6 +64,23 @@ def main() -> None:
                 spare.close()
                 leave_cgroup(sys.argv[2])
                 return
+
+
+def _preload() -> None:
+    """Import for all forks, and keep what is imported from doing something at each.
+
+    `threading` renews its locks after a fork and forgets other threads; here are none, and it writes to 130 pages.
+    """
+    register = os.register_at_fork
+    os.register_at_fork = lambda **_: None
+    try:
+        for module in preload_modules():
+            try:
+                importlib.import_module(module)
+            except Exception as e:  # the others can still be forked; this one says the same when it is asked for
+                log.line("warning", f"import {module}: {e}", entry="zygote")
+    finally:
+        os.register_at_fork = register
 
 
 def _reap() -> None:
