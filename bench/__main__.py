@@ -204,7 +204,7 @@ def table(rows: list[Row], order: list[str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="run,exec,parallel,logs,pull,busy,memory,ps")
+    parser.add_argument("--only", default="ps,run,exec,parallel,logs,pull,busy,memory")
     parser.add_argument("--peers", default="wharfie,docker,podman,ctr,runc,crun")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--stopped", type=int, default=1000)
