@@ -40,6 +40,7 @@ class Engine:
     def __init__(self, *, base: Path | None = None, config: str = "", args: tuple[str, ...] = ()) -> None:
         self._made_base = base is None
         self.base = base or Path(tempfile.mkdtemp(prefix="wh-", dir="/var/tmp"))
+        self.base.chmod(0o755)  # as /run and /var/lib are
         self.root, self.state = self.base / "root", self.base / "run"
         self.socket = self.state / "wharfie.sock"
         self.host = f"unix://{self.socket}"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import WHARFIE, Engine
+from harness.engine import BIN, WHARFIE, Engine
+from harness.host import settle_cgroups
 
 pytestmark = [pytest.mark.root]
 
@@ -394,3 +395,30 @@ def test_unread_stdin_does_not_fail_the_client(engine: Engine, busybox: str) -> 
             "run", "-i", "--rm", "--network", "none", busybox, "echo", "done", program=program, stdin=bytes(3_000_000)
         )
         assert done.stdout == b"done\n"
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun", "/usr/bin/crun", str(BIN / "wharfie-oci")])
+def test_runtimes_of_this_host_need_no_configuration(engine: Engine, busybox: str, runtime: str) -> None:
+    settle_cgroups()
+    assert sh(engine, busybox, "echo by another", "--network", "none", "--runtime", runtime) == "by another"
+    assert (
+        sh(
+            engine, busybox, "cat /proc/self/uid_map", "--network", "none", "--runtime", runtime, "--userns", "host"
+        ).split()[1]
+        == "0"
+    )
+
+
+def test_containerds_runc_shim(engine: Engine, busybox: str) -> None:
+    flags = ("--network", "none", "--runtime", "io.containerd.runc.v2")
+    assert sh(engine, busybox, "echo by shim", *flags, "--userns", "host") == "by shim"
+    done = engine.run("run", "--rm", *flags, busybox, "true", check=False)
+    assert done.returncode == 125
+    assert b"--userns=host" in done.stderr
+
+
+def test_unknown_runtime(engine: Engine, busybox: str) -> None:
+    done = engine.run("run", "--rm", "--runtime", "nosuch", busybox, "true", check=False)
+    assert done.returncode == 125
+    assert b"nosuch" in done.stderr
+    assert b"runc" in done.stderr

@@ -101,6 +101,8 @@ class Engine:
     tasks: TaskManager
     events: Exchange
     host: HostFacts
+    runtimes: dict[str, str]
+    """Names that --runtime takes, with what runs each (`services.runtimes`)."""
     started_s: float
 
     containers: Containers

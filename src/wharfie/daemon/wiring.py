@@ -14,6 +14,7 @@ from wharfie.daemon import builtins
 from wharfie.daemon.api.router import Router
 from wharfie.daemon.config import Config, cgroup_driver
 from wharfie.daemon.main import pools
+from wharfie.daemon.services import runtimes
 from wharfie.daemon.state import Engine, Pools
 from wharfie.events.exchange import Exchange
 from wharfie.metadata.store import Store
@@ -37,7 +38,8 @@ class Wiring:
         engine.pools = Pools(*pools())
         self._closers.append(self._close_pools)
         engine.events = Exchange()
-        host = facts.probe(frozenset(config.runtimes))
+        engine.runtimes = runtimes.available(config.runtimes)
+        host = facts.probe(frozenset(engine.runtimes))
         engine.host = host._replace(cgroup_driver=cgroup_driver(config, host))
         if engine.host.userns:
             _log.warning("containers share the host's user namespace: %s", engine.host.userns)

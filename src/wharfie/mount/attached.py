@@ -8,20 +8,21 @@ import os
 from collections.abc import Sequence
 
 from wharfie.linux import mountapi as k
-from wharfie.linux.openat2 import AT_FDCWD, O_DIRECTORY, O_NOFOLLOW, O_PATH, openat2
+from wharfie.linux.openat2 import AT_FDCWD, O_NOFOLLOW, O_PATH, openat2
 from wharfie.mount import Mount
 from wharfie.mount.detached import open_tree
 
 
 def mount_all(mounts: Sequence[Mount], target: str, *, read_only: bool = False) -> None:
-    """Attach the tree of `mounts` at the directory `target` (made if missing). All of it or nothing.
+    """Attach the tree of `mounts` at `target`: a directory (made if missing), or a file for a file's bind. All or nothing.
 
     Raises: OSError, InvalidArgument, Unsupported as open_tree does.
     """
-    os.makedirs(target, mode=0o711, exist_ok=True)
+    if not os.path.lexists(target):
+        os.makedirs(target, mode=0o711, exist_ok=True)
     tree = open_tree(mounts, read_only=read_only)
     try:
-        at = openat2(AT_FDCWD, target, O_PATH | O_DIRECTORY | O_NOFOLLOW)
+        at = openat2(AT_FDCWD, target, O_PATH | O_NOFOLLOW)
         try:
             k.move_mount(tree, dir_fd=at, obj=target)
         finally:

@@ -186,7 +186,7 @@ class Runner:
         return join
 
     def _runtime(self, name: str) -> str:
-        return self._cs.engine.config.runtimes.get(name, name)
+        return self._cs.engine.runtimes.get(name, name)
 
     async def _start_failed(
         self, container: Container, task: Task | None, error: BaseException, *, volumes: bool

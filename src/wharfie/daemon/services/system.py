@@ -65,8 +65,7 @@ class System:
         """GET /info. Blocking, short."""
         engine, config = self._engine, self._engine.config
         running, paused, stopped = engine.containers.counts(ns)
-        runtimes: dict[str, Document] = {config.runtime: {"path": "wharfie-oci"}}
-        runtimes.update({name: {"path": path} for name, path in config.runtimes.items()})
+        runtimes: dict[str, Document] = {name: {"path": path} for name, path in engine.runtimes.items()}
         warnings = [
             f"WARNING: snapshotter {p.name} does not work here: {p.reason}"
             for p in engine.snapshotter_probes
