@@ -41,7 +41,7 @@ class Summary(NamedTuple):
 
 def summarize(document: Document) -> Summary:
     config, host = document.config, document.host_config
-    words = [document.path, *document.args]
+    words = [document.path, *(f"'{a}'" if " " in a else a for a in document.args)]  # as docker's `ps` shows them
     return Summary(
         image=config.image,
         image_id=document.image_id,
