@@ -39,6 +39,8 @@ READ_BYTES = 64 << 10
 PIPE_BYTES = 256 << 10
 _STDIN_HIGH = 64 << 10
 _READS = 16
+LAST_WORDS_S = 0.05
+"""From the end of all output to the end of its streams, while the process lives on."""
 
 
 class Streams:
@@ -145,8 +147,9 @@ class Streams:
             if self._stdin == fd:
                 self._stdin = -1
         os.close(fd)
-        if not self._outputs:
-            self.end()
+        if not self._outputs and not self.ended:
+            # Mostly the process is just dying: its exit ends the streams then, and whoever sees the end can ask for it.
+            self.loop.call_later(LAST_WORDS_S, self.end)
 
     def drain(self) -> None:
         """Read what is in the pipes now: all that a process wrote before it ended."""
