@@ -82,7 +82,7 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
     await gather_all(
         engine.committed(engine.db.submit(delete)),
         engine.files(bundle.remove, engine.config.bundle(container.ns, container.id)),
-        engine.files(_remove_snapshot, cs, container),
+        engine.files(remove_snapshot, cs, container),
     )
     if has_volumes:
         await engine.volumes.sweep()
@@ -98,8 +98,8 @@ async def _remove(cs: Containers, container: Container, *, volumes: bool) -> Non
         container.wake(condition, exit_)
 
 
-def _remove_snapshot(cs: Containers, container: Container) -> None:
-    """Blocking."""
+def remove_snapshot(cs: Containers, container: Container) -> None:
+    """Blocking. One that is gone already is fine."""
     with contextlib.suppress(NotFound):
         cs.snapshotter_of(container).remove(container.snapshot_key)
 

@@ -18,11 +18,12 @@ from wharfie.daemon.services import bundle, log_options, restart, rootfs_user
 from wharfie.daemon.services import containers_records as records
 from wharfie.daemon.services.container import WAIT_NEXT_EXIT, WAIT_NOT_RUNNING, Container, Exit
 from wharfie.daemon.services.containers_create import give_ids, make_spec
+from wharfie.daemon.services.containers_remove import remove_snapshot
 from wharfie.errdefs import Conflict, NotFound, PermissionDenied, Unavailable, WharfieError
 from wharfie.mount import Mount
 from wharfie.oci import namespaces
 from wharfie.oci.signals import parse_signal
-from wharfie.tasks import CreateRequest, LogConfig, Task, TaskExit
+from wharfie.tasks import OWN_RUNTIME, CreateRequest, LogConfig, Task, TaskExit
 
 if TYPE_CHECKING:
     from wharfie.daemon.services.containers import Containers
@@ -261,10 +262,15 @@ class Runner:
         self, container: Container, task: Task | None, exit_: TaskExit, *, error: str = "", shim_gone: bool = False
     ) -> None:
         """The run of `task` is over: release it, tell everybody, and do what policies say."""
-        _cs, state = self._cs, container.state
+        cs, state = self._cs, container.state
         async with container.lock:
             if container.task is not task or container.gone:
                 return
+            early: asyncio.Future[None] | None = None
+            if container.summary.auto_remove and not container.replacing:
+                # The slowest part of a removal, beside the release. Its record stays until that is done.
+                if self._runtime(container.document().runtime) == OWN_RUNTIME:  # others mount it on the host
+                    early = asyncio.ensure_future(cs.engine.files(remove_snapshot, cs, container))
             if container.health is not None:
                 container.health.stop()
                 container.health = None
@@ -275,6 +281,11 @@ class Runner:
                 except (WharfieError, OSError) as e:
                     _log.warning("container %s: release its task: %s", container.short, e)
                 _log.debug("released container_id=%s duration_s=%.4f", container.short, time.monotonic() - begin)
+            if early is not None:
+                try:
+                    await early
+                except (WharfieError, OSError) as e:
+                    _log.debug("container %s: remove its snapshot early: %s", container.short, e)
             container.task = None
             await self.note_exit(container, exit_, error)
             policy = container.document().host_config.restart_policy if self._may_restart(container) else None
