@@ -267,10 +267,9 @@ class Runner:
             if container.task is not task or container.gone:
                 return
             early: asyncio.Future[None] | None = None
-            if container.summary.auto_remove and not container.replacing:
+            if container.summary.auto_remove and not container.replacing and self._is_ours(container):
                 # The slowest part of a removal, beside the release. Its record stays until that is done.
-                if self._runtime(container.document().runtime) == OWN_RUNTIME:  # others mount it on the host
-                    early = asyncio.ensure_future(cs.engine.files(remove_snapshot, cs, container))
+                early = asyncio.ensure_future(cs.engine.files(remove_snapshot, cs, container))
             if container.health is not None:
                 container.health.stop()
                 container.health = None
@@ -296,6 +295,10 @@ class Runner:
             remove = container.summary.auto_remove and not container.replacing
         if remove:
             await self._remove_later(container)
+
+    def _is_ours(self, container: Container) -> bool:
+        """Whether our own runtime runs it: others mount its root file system on the host until they let go."""
+        return self._runtime(container.document().runtime) == OWN_RUNTIME
 
     def _may_restart(self, container: Container) -> bool:
         return not (container.replacing or container.summary.auto_remove or container.state.stopped_by_user)
