@@ -15,7 +15,7 @@ import pytest
 
 from conftest import need
 from harness.runtime import BASE, OCI, Rig, busybox_layer, open_rig
-from wharfie.errdefs import PermissionDenied
+from wharfie.errdefs import PermissionDenied, Unsupported
 from wharfie.oci.seccomp import default_profile
 from wharfie.runtime import Stdio
 from wharfie.runtime.linux import checkpoint
@@ -257,6 +257,34 @@ def test_overlay_and_joined_network(rig: Rig, tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_exec_and_init(rig: Rig, tmp_path: Path) -> None:
+    """A process that exec started ends with the container, reaped on the way; a container with --init is refused."""
+    started = rig.sleeping()
+    extra = rig.engine.exec("e1", s.Process(args=["sleep", "100"], env=["PATH=/bin"], cwd="/"), Stdio())
+    reaped: dict[int, int] = {}
+
+    def reap() -> None:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        reaped[pid] = os.waitstatus_to_exitcode(status)
+
+    checkpoint.dump(rig.engine, checkpoint.Request(f"{tmp_path}/images"), reap=reap)
+    assert reaped[extra.pid] == -9
+    if started.pid not in reaped:
+        assert os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1]) == -9
+    os.close(extra.pidfd)
+    os.close(started.pidfd)
+    rig.engine.delete(force=True)
+    rig.engine = rig.make()
+    spec = rig.spec("sleep", "100")
+    spec.annotations["io.wharfie.init"] = "1"
+    started = rig.create(spec)
+    rig.engine.start()
+    with pytest.raises(Unsupported, match="its init is a program without a file"):
+        checkpoint.dump(rig.engine, checkpoint.Request(f"{tmp_path}/other"))
+    assert not (tmp_path / "other").exists()
+    rig.end(started)
 
 
 class Piped:

@@ -279,7 +279,7 @@ class Container:
 
         if not isinstance(self.engine, LinuxEngine):
             raise Unsupported(f"checkpoint container {self.container_id!r}: its runtime is a program of others")
-        dump(self.engine, request)
+        dump(self.engine, request, reap=self.reap)
         self.publish(events.TaskCheckpointed(container_id=self.container_id, checkpoint=request.image_path))
 
     # -- end

@@ -17,7 +17,7 @@ assert sys.platform == "linux"  # type checkers of other platforms look no furth
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from wharfie.linux import namespaces as ns
 from wharfie.linux.openat2 import O_PATH
 from wharfie.runtime.linux import criu
 from wharfie.runtime.linux.engine import LinuxEngine
-from wharfie.runtime.linux.plan import CGROUP, DEV, PARENT, MountPlan, Plan
+from wharfie.runtime.linux.plan import CGROUP, DEV, INIT_ANNOTATION, PARENT, MountPlan, Plan
 from wharfie.spec.pb.criu import CGROUP_MODES, DUMP, Options
 
 _FILES = {"network": "net", "ipc": "ipc", "uts": "uts"}
@@ -93,8 +93,10 @@ def _check(st: os.stat_result, path: str, *, directory: bool) -> None:
         )
 
 
-def dump(engine: LinuxEngine, request: Request) -> None:
+def dump(engine: LinuxEngine, request: Request, *, reap: Callable[[], None] | None = None) -> None:
     """Write a checkpoint of a running container; it ends, unless `leave_running`.
+
+    Processes that exec started are not part of it. `reap`: for a caller whose children they are, to call meanwhile.
 
     Raises: FailedPrecondition or Unsupported with criu's reason, PermissionDenied for the directories, NotFound.
     """
@@ -133,7 +135,7 @@ def dump(engine: LinuxEngine, request: Request) -> None:
         stack.callback(child.close)
         answer = None
         try:
-            answer = child.call(DUMP, options, _heard)
+            answer = child.call(DUMP, options, _heard, reap=reap)
         except ConnectionError:
             pass  # the log, read next, says why
         if answer is None or not answer.success:
@@ -178,6 +180,11 @@ def options_of(request: Request, p: Plan) -> Options:
 
 def refuse(p: Plan, what: str) -> None:
     """Raises Unsupported for containers that criu cannot take."""
+    if p.spec.annotations.get(INIT_ANNOTATION) == "1":
+        raise Unsupported(
+            f"{what}: its init is a program without a file, which criu cannot restore",
+            hint="run it without --init to checkpoint it",
+        )
     for kind, path in p.joins:
         if kind not in ENTERED:
             raise Unsupported(f"{what}: it joined the {kind} namespace `{path}`, which criu cannot give back")

@@ -11,19 +11,21 @@ import sys
 assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import os
+import select
 import shutil
 import socket
 from collections.abc import Callable, Sequence
 
 from wharfie.errdefs import FailedPrecondition, NotFound, Unsupported, WharfieError
+from wharfie.linux import caps, process
 from wharfie.linux import namespaces as ns
-from wharfie.linux import process
 from wharfie.spec.pb.criu import NOTIFY, Options, Request, Response
 
 Notified = Callable[[str, int, list[int]], None]
 """(name of the step, pid of the restored process or 0, descriptors). Raises to make criu give up."""
 
 _LOG_TAIL = 1 << 20
+_REAP_MS = 50
 _NOISE = ("rlimit: Can't setup RLIMIT_NOFILE", "Dumping FAILED", "Restoring FAILED", "cgroupd: recv req error")
 
 
@@ -56,13 +58,23 @@ class Criu:
             theirs.close()
             os.close(program_fd)
 
-    def call(self, kind: int, options: Options, notified: Notified, *, hold: str = "") -> Response | None:
+    def call(
+        self,
+        kind: int,
+        options: Options,
+        notified: Notified,
+        *,
+        hold: str = "",
+        reap: Callable[[], None] | None = None,
+    ) -> Response | None:
         """The answer to one request, or None once the step `hold` is reached: criu waits there for `go_on`.
+
+        `reap` is called meanwhile: a container that criu ends has ended when processes of ours in it are reaped too.
 
         Raises: ConnectionError when criu dies, and what `notified` raised.
         """
         self.sock.send(Request(type=kind, opts=options).encode())
-        return self._listen(notified, hold)
+        return self._listen(notified, hold, reap)
 
     def go_on(self, notified: Notified) -> Response:
         """From the held step to the answer."""
@@ -71,9 +83,13 @@ class Criu:
         assert answer is not None
         return answer
 
-    def _listen(self, notified: Notified, hold: str) -> Response | None:
+    def _listen(self, notified: Notified, hold: str, reap: Callable[[], None] | None = None) -> Response | None:
         error: BaseException | None = None
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
         while True:
+            while reap is not None and not poll.poll(_REAP_MS):
+                reap()
             data, fds, _, _ = socket.recv_fds(self.sock, 65536, 4, socket.MSG_CMSG_CLOEXEC)
             answer = Response.decode(data)
             if not data or answer.type != NOTIFY or answer.notify is None:
@@ -128,6 +144,10 @@ def failure(what: str, work_fd: int, log: str, answer: Response | None) -> Wharf
     text = "; ".join(errors[:2]) or (answer.message if answer is not None else "") or "it gave no reason"
     if any("kerndat_tcp_repair" in e for e in errors):
         return FailedPrecondition(f"{what}: criu {version}: {text}", hint="bring `lo` up in its network namespace")
+    if "rlimit" in text and not caps.permitted() >> caps.NUMBER["CAP_SYS_RESOURCE"] & 1:
+        return FailedPrecondition(
+            f"{what}: criu {version}: {text}", hint="it needs CAP_SYS_RESOURCE, which root lacks here"
+        )
     if any("initializing kerndat" in e or "Could not initialize kernel features" in e for e in errors):
         return Unsupported(f"{what}: criu {version} does not know this kernel: {text}", hint="install a newer criu")
     return FailedPrecondition(f"{what}: criu {version}: {text}", hint=f"see {log} in the work directory")
