@@ -11,7 +11,7 @@ if _program == "wharfied":
     from wharfie.daemon.main import main
 elif _program == "wharfie-oci":
     from wharfie.runtime.cli.main import main
-elif _program == "containerd-shim-wharfie-v1":
+elif _program == "containerd-shim-wharfie-v1" and sys.platform == "linux":
     from wharfie.shim.main import main
 else:
     from wharfie.cli.main import main

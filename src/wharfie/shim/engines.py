@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+
+assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 from wharfie.errdefs import InvalidArgument, Unsupported
 

@@ -12,10 +12,9 @@ import sys
 import time
 import traceback
 
-from wharfie import log
+assert sys.platform == "linux"  # type checkers of other platforms look no further
 
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
+from wharfie import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

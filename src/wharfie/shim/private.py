@@ -10,6 +10,8 @@ import sys
 import traceback
 from typing import Any
 
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from wharfie.errdefs import FailedPrecondition, InvalidArgument, WharfieError
 from wharfie.rpc.descriptors import receive
 from wharfie.rpc.status import to_document
@@ -18,9 +20,6 @@ from wharfie.shim.process import Process, StdioURIs
 from wharfie.shim.streams import Streams
 from wharfie.spec.runtime import decode_process
 from wharfie.tasks.private import MAX_FDS, MAX_MESSAGE, attach_request, logs_request
-
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

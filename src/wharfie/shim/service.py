@@ -7,6 +7,8 @@ import os
 import sys
 import traceback
 
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 import msgspec
 
 from wharfie import errdefs
@@ -19,9 +21,6 @@ from wharfie.shim.streams import Streams
 from wharfie.spec.pb import task
 from wharfie.spec.pb.base import Empty, ProcessInfo, Timestamp
 from wharfie.spec.runtime import Resources, decode_process
-
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,15 +12,14 @@ import struct
 import sys
 import time
 
-from wharfie.logs import CAUGHT_UP, DONE, Selection
-from wharfie.shim.detach import DetachKeys
-from wharfie.shim.loop import ERR, HUP, IN, OUT, RDHUP
-
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
+assert sys.platform == "linux"  # type checkers of other platforms look no further
 
 import fcntl
 import termios
+
+from wharfie.logs import CAUGHT_UP, DONE, Selection
+from wharfie.shim.detach import DetachKeys
+from wharfie.shim.loop import ERR, HUP, IN, OUT, RDHUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,14 +7,13 @@ import os
 import signal
 import sys
 
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from wharfie.shim.container import Container
 from wharfie.shim.events import CommandPublisher, NoPublisher, TtrpcPublisher
 from wharfie.shim.loop import Loop
 from wharfie.shim.serve import ShimServer, become_subreaper
 from wharfie.shim.service import TaskService
-
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

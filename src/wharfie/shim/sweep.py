@@ -10,15 +10,15 @@ import signal
 import sys
 import time
 
+assert sys.platform == "linux"  # type checkers of other platforms look no further
+
 from wharfie import log
 from wharfie.errdefs import WharfieError
 from wharfie.fsutil import atomic
+from wharfie.runtime.linux.cgroups.systemd import Unit, check_host
 from wharfie.shim.sweep_others import end_stdio, sweep_external, sweep_foreign, unmount_below
 from wharfie.spec.runtime import decode_spec
 from wharfie.spec.scope import is_scope, read_scope
-
-if sys.platform == "win32":
-    raise ImportError("a shim is a Linux process")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,27 +46,33 @@ def sweep(args: bytes, _fds: Sequence[int]) -> bytes:
 
 def sweep_bundle(bundle: str, *mounted: str) -> None:
     """Kill the container of a bundle through its cgroup, then unmount its root (and what is mounted elsewhere)."""
-    cgroup = _cgroup_path(bundle)
-    if cgroup:
-        remove_cgroup(cgroup)
+    path = _cgroups_path(bundle)
+    if is_scope(path):
+        _sweep_scope(path, bundle)
+    elif path.startswith("/") and path.strip("/") and ".." not in path.split("/"):
+        remove_cgroup(path)
     unmount_below(f"{bundle}/rootfs", *mounted)
 
 
-def _cgroup_path(bundle: str) -> str:
+def _cgroups_path(bundle: str) -> str:
     try:
         with open(f"{bundle}/config.json", "rb") as f:
             spec = decode_spec(f.read())
     except (OSError, WharfieError) as e:
         log.line("warning", f"sweep: read config.json: {e}", path=bundle)
         return ""
-    path = spec.linux.cgroups_path if spec.linux is not None else ""
-    if is_scope(path):
-        try:
-            path = read_scope(path).path  # systemd forgets a scope whose cgroup is empty
-        except WharfieError as e:
-            log.line("warning", f"sweep: {e}", path=bundle)
-            return ""
-    return path if path.startswith("/") and path.strip("/") and ".." not in path.split("/") else ""
+    return spec.linux.cgroups_path if spec.linux is not None else ""
+
+
+def _sweep_scope(cgroups_path: str, bundle: str) -> None:
+    """Kill by the cgroup, then have the unit stopped: systemd may miss that a cgroup became empty before it went."""
+    try:
+        scope = read_scope(cgroups_path)
+        remove_cgroup(scope.path)
+        check_host()
+        Unit(scope).stop()
+    except (OSError, WharfieError) as e:
+        log.line("warning", f"sweep: {e}", path=bundle)
 
 
 def remove_cgroup(path: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 
 from wharfie.errdefs import NotFound
 from wharfie.rpc.status import to_document
@@ -53,9 +54,10 @@ SPARE_ENTRY = "shim"
 
 def warm() -> None:
     """In the spare: run what its entry runs first, without effect."""
-    from wharfie.shim.warm import warm as warm_shim
+    if sys.platform == "linux":
+        from wharfie.shim.warm import warm as warm_shim
 
-    warm_shim()
+        warm_shim()
 
 
 def preload_modules() -> list[str]:
