@@ -259,7 +259,11 @@ def test_init_reaps_and_forwards(engine: Engine, busybox: str) -> None:
     out = sh(engine, busybox, "cat /proc/1/comm; echo $$", "--init").splitlines()
     assert out[0] != "sh"
     assert out[1] != "1"
-    name = engine.out("run", "-d", "--init", busybox, "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.1; done")
+    name = engine.out(
+        "run", "-d", "--init", busybox, "sh", "-c", "trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done"
+    )
+    while engine.out("logs", name) != "ready":
+        time.sleep(0.02)
     engine.run("stop", "-t", "10", name)
     assert engine.out("inspect", "-f", "{{.State.ExitCode}}", name) == "9"
 
