@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from harness import images
 from harness.engine import Engine
 from harness.registry import Registry
+
+# A background job of a shell is born with SIGINT ignored, and would hand that on to everything that is tested here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def need(*programs: str) -> None:
