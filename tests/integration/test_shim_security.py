@@ -70,7 +70,7 @@ async def test_program_is_a_sealed_copy(rig):
 async def test_no_descriptor_of_ours_is_in_the_container(rig):
     task = await rig.create("exec sleep 1000")
     await task.start()
-    while Path(f"/proc/{task.pid}/comm").read_text() != "sleep\n":
+    while Path(f"/proc/{task.pid}/comm").read_text() != "sleep\n":  # noqa: ASYNC110 -- a process has no event to wait for
         await asyncio.sleep(0.01)
     held = {fd: os.readlink(f"/proc/{task.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{task.pid}/fd")}
     assert set(held) <= {"0", "1", "2", "10"}, held
