@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ from wharfie.daemon.main import pools
 from wharfie.daemon.services import runtimes
 from wharfie.daemon.state import Engine, Pools
 from wharfie.events.exchange import Exchange
+from wharfie.linux import cgroupfs
 from wharfie.metadata.store import Store
 from wharfie.oci import facts
 from wharfie.snapshots import ladder
@@ -41,6 +43,8 @@ class Wiring:
         engine.runtimes = runtimes.available(config.runtimes)
         host = facts.probe(frozenset(engine.runtimes))
         engine.host = host._replace(cgroup_driver=cgroup_driver(config, host))
+        if config.cgroup_favor_moves and sys.platform == "linux":
+            _log.info("cgroup moves favored: %s", cgroupfs.favor_moves())
         if engine.host.userns:
             _log.warning("containers share the host's user namespace: %s", engine.host.userns)
         engine.content = content = open_store(config.path("content"))
