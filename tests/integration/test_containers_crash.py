@@ -20,23 +20,12 @@ from harness.engine import Engine, UnixConnection
 pytestmark = [pytest.mark.root, pytest.mark.crash]
 
 
-@pytest.fixture(scope="module")
-def crash_engine(busybox: str) -> Iterator[Engine]:
-    engine = Engine()
-    try:
-        engine.run("pull", busybox)
-        yield engine
-        engine.close()
-    finally:
-        engine.destroy()
-
-
 @pytest.fixture
-def engine(crash_engine: Engine) -> Iterator[Engine]:
-    yield crash_engine
-    crash_engine.remove_containers()
-    crash_engine.assert_clean()
-    left = list((crash_engine.root / "containers").glob("*/*"))
+def engine(module_engine: Engine) -> Iterator[Engine]:
+    yield module_engine
+    module_engine.remove_containers()
+    module_engine.assert_clean()
+    left = list((module_engine.root / "containers").glob("*/*"))
     assert not left, left
 
 
